@@ -1,0 +1,3 @@
+"""Options that every test of this repository needs."""
+
+pytest_plugins = ["pytester"]

@@ -1,0 +1,1 @@
+"""The pytest plugin: options, fixtures, benchmark results and gates over `sdxl_engine`."""

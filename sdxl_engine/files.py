@@ -1,0 +1,78 @@
+"""Files that are whole or not there: checksums, write-aside-then-rename, JSON."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sdxl_engine.errors import AssetError
+
+
+def sha256(path: Path) -> str:
+    """Hex SHA-256 of a file's content, read in blocks."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def tree_files(folder: Path) -> Iterator[tuple[str, Path]]:
+    """Every regular file below `folder` as (POSIX path relative to it, path), in sorted order."""
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            yield path.relative_to(folder).as_posix(), path
+
+
+@contextmanager
+def written_whole(target: Path) -> Iterator[Path]:
+    """A path beside `target` to write a file to; renamed onto `target` only if the block ends without an error."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
+    os.close(handle)
+    aside = Path(name)
+    try:
+        yield aside
+        aside.chmod(0o644)
+        aside.replace(target)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+@contextmanager
+def folder_written_whole(target: Path) -> Iterator[Path]:
+    """A folder beside `target` to fill; takes `target`'s place only if the block ends without an error."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    aside = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent))
+    try:
+        yield aside
+        aside.chmod(0o755)
+        if target.exists():
+            shutil.rmtree(target)
+        aside.replace(target)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as JSON (sorted keys, no NaN), whole or not at all."""
+    with written_whole(path) as aside:
+        aside.write_text(json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def read_json(path: Path, what: str) -> Any:
+    """Read a JSON file; `what` names its role in the error.
+
+    Raises:
+        AssetError: the file is missing or is not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise AssetError(f"{what} is missing", expected="a JSON file", source=path) from None
+    except ValueError as error:
+        raise AssetError(f"{what} is not valid JSON", got=error, source=path) from None

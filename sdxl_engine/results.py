@@ -1,0 +1,119 @@
+"""What a run gives: LoadGen's figures, scores, ranges and verdicts, as plain data that JSON can carry."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class LoadgenResult:
+    """One LoadGen test as its own logs tell it.
+
+    Args:
+        scenario: `Offline`.
+        mode: `AccuracyOnly` or `PerformanceOnly`.
+        samples_per_second: LoadGen's `result_samples_per_second`; None in accuracy mode.
+        valid: LoadGen's verdict in performance mode; in accuracy mode, that no error was logged.
+        samples: How many samples LoadGen issued.
+        duration_s: LoadGen's own clock, seconds.
+        errors: LoadGen's error lines, and where settings in effect differ from those asked for.
+        log_dir: Where `mlperf_log_*.txt|json` lie.
+        settings_requested: What was asked for.
+        settings_effective: LoadGen's `effective_*` settings from `mlperf_log_detail.txt`.
+        peak_memory_bytes: Peak resident memory of the process that ran the test.
+    """
+
+    scenario: str
+    mode: str
+    samples_per_second: float | None
+    valid: bool
+    samples: int
+    duration_s: float
+    errors: tuple[str, ...]
+    log_dir: Path
+    settings_requested: dict[str, Any] = field(default_factory=dict)
+    settings_effective: dict[str, Any] = field(default_factory=dict)
+    peak_memory_bytes: int | None = None
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Accuracy of one run.
+
+    Args:
+        clip: Mean of 100 x cosine over the unique ids; higher is better.
+        fid: Fréchet distance to the statistics file; lower is better.
+        count: How many images.
+        variant: Which metric networks: `mlperf` or `shapes`. Scores of different variants do not compare.
+        identity: What the metric was computed with: sha256 of weights and statistics, activation, resize.
+    """
+
+    clip: float
+    fid: float
+    count: int
+    variant: str
+    identity: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Range:
+    """A closed interval that a score must lie in; NaN lies in none."""
+
+    lower: float
+    upper: float
+
+    def __contains__(self, value: float) -> bool:
+        return math.isfinite(value) and self.lower <= value <= self.upper
+
+
+@dataclass(frozen=True)
+class AccuracyRanges:
+    """The ranges one gate applies, the count of captions they hold for, and how they came about."""
+
+    name: str
+    clip: Range
+    fid: Range
+    count: int
+    origin: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether the scores of a run lie in the ranges, and the benchmark's own line that says so.
+
+    `passed` is None where no gate applies (another count of captions, another model); `reason` says why.
+    """
+
+    passed: bool | None
+    line: str
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One LoadGen test of one configuration, scored and judged.
+
+    Args:
+        model: `shapes`, `random`, or the checkpoint's folder.
+        model_opt: `NoOpt`, `DeepCache` or `DeepCachePruned`.
+        engine: The engine that ran (never `auto`).
+        precision: Of the networks.
+        loadgen: LoadGen's figures.
+        scores: In accuracy mode.
+        ranges: The ranges the verdict was reached with.
+        verdict: In accuracy mode.
+        environment: Versions, processor, accelerator.
+    """
+
+    model: str
+    model_opt: str
+    engine: str
+    precision: str
+    loadgen: LoadgenResult
+    scores: Scores | None = None
+    ranges: AccuracyRanges | None = None
+    verdict: Verdict | None = None
+    environment: dict[str, str] = field(default_factory=dict)

@@ -1,0 +1,86 @@
+"""What one run is asked to do: the choices behind the plugin's options and the command line's, checked in one place."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from sdxl_engine.errors import UsageError, unknown_choice
+
+MODEL_OPTS = ("NoOpt", "DeepCache", "DeepCachePruned")
+SCENARIOS = ("Offline",)
+TEST_MODES = ("AccuracyOnly", "PerformanceOnly", "SubmissionRun")
+"""SubmissionRun is LoadGen's name for both of the others, one after the other."""
+
+PRECISIONS = ("fp32",)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSettings:
+    """One benchmark configuration, as asked for.
+
+    Args:
+        model: `shapes`, `random`, or a folder with a checkpoint; `auto` takes `build/models/SDXL` if it is there.
+        model_opt: One of `MODEL_OPTS`.
+        engine: The name of a registered engine, or `auto`.
+        precision: One of `PRECISIONS`.
+        scenario: One of `SCENARIOS`.
+        test_mode: One of `TEST_MODES`.
+        samples: How many captions, the first in the order of the captions file; None takes the model's default.
+        pipeline: `module:callable` that builds the pipeline under test in the run's process; None takes our own.
+        captions: A captions file (TSV) in place of the model's own.
+        build_dir: Where engines, logs and results go.
+    """
+
+    model: str = "auto"
+    model_opt: str = "NoOpt"
+    engine: str = "auto"
+    precision: str = "fp32"
+    scenario: str = "Offline"
+    test_mode: str = "SubmissionRun"
+    samples: int | None = None
+    pipeline: str | None = None
+    captions: Path | None = None
+    build_dir: Path = Path("build")
+
+    def check(self, source: dict[str, str] | None = None) -> None:
+        """Check every value that has a fixed set or range.
+
+        Args:
+            source: For each field, where its value came from (`--model-opt`, an ini file), for the message.
+
+        Raises:
+            UsageError: a value is outside its set or range; the message names the nearest allowed one.
+        """
+        origin = source or {}
+        for field, allowed in (
+            ("model_opt", MODEL_OPTS),
+            ("precision", PRECISIONS),
+            ("scenario", SCENARIOS),
+            ("test_mode", TEST_MODES),
+        ):
+            value = getattr(self, field)
+            if value not in allowed:
+                raise unknown_choice(field.replace("_", " "), value, allowed, source=origin.get(field, field))
+        if self.samples is not None and self.samples < 1:
+            raise UsageError(
+                "a run needs at least one sample",
+                got=self.samples,
+                expected="a count of captions, 1 or more",
+                source=origin.get("samples", "samples"),
+                fix="leave it out to take the model's own default",
+            )
+        if self.pipeline is not None and ":" not in self.pipeline:
+            raise UsageError(
+                "the pipeline under test is not an import path",
+                got=repr(self.pipeline),
+                expected="module:callable",
+                source=origin.get("pipeline", "pipeline"),
+            )
+        if self.captions is not None and not self.captions.is_file():
+            raise UsageError(
+                "the captions file is missing",
+                got=self.captions,
+                expected="a TSV with the columns id, image_id, caption, height, width, file_name, coco_url",
+                source=origin.get("captions", "captions"),
+            )
