@@ -1,0 +1,1 @@
+"""What the five networks are: names, shapes, weights, and the DeepCache split."""

@@ -1,0 +1,75 @@
+"""Train `shapes` from nothing: `python -m sdxl_engine.shapes.train --seed 0 --output BUNDLE`.
+
+Stages run in order; each resumes from its checkpoint below `--work` and is skipped once complete.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from sdxl_engine.shapes.grammar import split
+from sdxl_engine.shapes.train.autoencoder import train_vae
+from sdxl_engine.shapes.train.data import make_pool
+from sdxl_engine.shapes.train.denoiser import train_denoiser
+from sdxl_engine.shapes.train.metrics import train_clip, train_features
+from sdxl_engine.shapes.train.recipe import Recipe, tiny
+from sdxl_engine.shapes.train.tokenizers import write_tokenizers
+
+
+def _arguments(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m sdxl_engine.shapes.train", description=__doc__)
+    parser.add_argument("--seed", type=int, default=0, help="of weights, batches and noise")
+    parser.add_argument("--output", type=Path, default=Path("build/shapes/bundle"), help="the bundle to make")
+    parser.add_argument("--work", type=Path, default=Path("build/shapes/work"), help="checkpoints and logs")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--minutes", type=float, help="checkpoint and stop after this long; run again to go on")
+    parser.add_argument("--only", nargs="+", choices=["vae", "clip", "features", "denoiser"], help="just these stages")
+    parser.add_argument("--no-compile", action="store_true", help="train the denoiser without torch.compile")
+    parser.add_argument("--tiny", action="store_true", help="the recipe in miniature, to try the code")
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the stages; 0 when all are complete, 3 when stopped by `--minutes`."""
+    arguments = _arguments(argv)
+    began = time.monotonic()
+    stop_at = began + 60 * arguments.minutes if arguments.minutes else None
+    recipe: Recipe = tiny() if arguments.tiny else Recipe()
+    device = torch.device(arguments.device)
+    bundle, work = arguments.output, arguments.work
+    bundle.mkdir(parents=True, exist_ok=True)
+    work.mkdir(parents=True, exist_ok=True)
+    torch.backends.cuda.matmul.allow_tf32 = True
+    torch.backends.cudnn.benchmark = True
+
+    captions, scenes = split(recipe.captions)
+    write_tokenizers(captions, bundle)
+    pool = make_pool(recipe, scenes, bundle, arguments.seed, device)
+    print(json.dumps({"pool": len(pool), "seconds": round(time.monotonic() - began, 1)}), flush=True)
+
+    stages: dict[str, Callable[[], bool]] = {
+        "vae": lambda: train_vae(recipe.vae, pool, bundle, work, stop_at),
+        "clip": lambda: train_clip(recipe.clip, pool, bundle, work, stop_at),
+        "features": lambda: train_features(recipe.features, pool, bundle, work, stop_at),
+        "denoiser": lambda: train_denoiser(
+            recipe, pool, bundle, work, stop_at, compiled=not arguments.no_compile and device.type == "cuda"
+        ),
+    }
+    for name in arguments.only or stages:
+        torch.manual_seed(arguments.seed)
+        start = time.monotonic()
+        complete = stages[name]()
+        print(json.dumps({"stage": name, "complete": complete, "seconds": round(time.monotonic() - start, 1)}), flush=True)
+        if not complete:
+            return 3
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,74 @@
+"""Every number of the training recipe, in one place."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """One optimisation: AdamW, linear warm-up, a constant rate, and a linear decay to zero over the last part.
+
+    Args:
+        steps: Optimiser steps.
+        batch: Samples per step.
+        rate: Peak learning rate.
+        warmup: Steps of linear warm-up.
+        decay: Share of the steps, at the end, over which the rate falls to zero.
+        weight_decay: AdamW's decoupled weight decay.
+    """
+
+    steps: int
+    batch: int
+    rate: float
+    warmup: int
+    decay: float
+    weight_decay: float = 0.01
+
+    def rate_at(self, step: int) -> float:
+        """Learning rate of a step, counted from 0."""
+        rising = min(1.0, (step + 1) / self.warmup)
+        falling = min(1.0, (self.steps - step) / max(1.0, self.decay * self.steps))
+        return self.rate * rising * falling
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """The whole training, stage by stage.
+
+    Args:
+        pool: Captions rendered and encoded once, from which the denoiser's batches are drawn.
+        single_share: Share of training captions with one object.
+        unconditional: Share of the denoiser's training captions replaced by the negative prompt.
+        ema: Decay per step of the denoiser's averaged weights, which are the ones kept.
+        captions: Validation captions.
+        reference_counts: Counts of captions for which reference scores and ranges are stored.
+    """
+
+    vae: Stage = Stage(steps=3500, batch=96, rate=2e-3, warmup=100, decay=0.7)
+    clip: Stage = Stage(steps=5000, batch=1024, rate=1e-3, warmup=300, decay=0.8, weight_decay=0.05)
+    features: Stage = Stage(steps=2000, batch=512, rate=2e-3, warmup=100, decay=0.8)
+    denoiser: Stage = Stage(steps=24000, batch=512, rate=1e-3, warmup=500, decay=0.4)
+    pool: int = 400_000
+    single_share: float = 0.1
+    unconditional: float = 0.1
+    ema: float = 0.999
+    captions: int = 5000
+    reference_counts: tuple[int, ...] = (128, 512)
+
+
+def tiny() -> Recipe:
+    """The same recipe in miniature: seconds on a CPU, to test the code; it learns nothing."""
+
+    def stage(batch: int) -> Stage:
+        return Stage(steps=2, batch=batch, rate=1e-3, warmup=1, decay=0.5)
+
+    return Recipe(
+        vae=stage(4),
+        clip=stage(8),
+        features=stage(8),
+        denoiser=stage(4),
+        pool=16,
+        captions=96,
+        reference_counts=(4, 8),
+    )
