@@ -1,0 +1,1 @@
+"""Files the benchmark reads: captions, tokens, latents, and checkpoints verified against a manifest."""

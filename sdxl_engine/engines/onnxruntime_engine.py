@@ -1,0 +1,87 @@
+"""Engine `onnxruntime`: the five ONNX files on ONNX Runtime's CPU provider, reading and writing the caller's buffers."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import inspect
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import torch
+
+from sdxl_engine.engines.base import Buffers, check_buffers
+from sdxl_engine.engines.cache import built_once
+from sdxl_engine.errors import EngineError
+from sdxl_engine.export import onnx as exporter
+from sdxl_engine.files import sha256, tree_files
+from sdxl_engine.models import load, text, unet_split
+from sdxl_engine.models.spec import ONNX_FOLDERS, ModelSpec
+
+_BUILT_WITH = ("torch", "onnx", "onnxscript", "diffusers", "transformers")
+_BUILT_BY = (exporter, load, text, unet_split)
+_PARTS = ("text_encoder", "text_encoder_2", "unet", "vae")
+
+
+class OnnxRuntimeEngine:
+    """One session per network; inputs and outputs are bound to the caller's memory, so nothing is copied."""
+
+    name = "onnxruntime"
+
+    def __init__(self, folder: Path, spec: ModelSpec) -> None:
+        self.spec = spec
+        self.device = torch.device("cpu")
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = len(os.sched_getaffinity(0))
+        options.log_severity_level = 3
+        # Five sessions have a thread pool each: one that spins after its work takes the cores from the next.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        self._sessions = {
+            name: onnxruntime.InferenceSession(folder / sub / "model.onnx", options, providers=["CPUExecutionProvider"])
+            for name, sub in ONNX_FOLDERS.items()
+        }
+
+    def bind(self, network: str, buffers: Buffers) -> Callable[[], None]:
+        """See `Engine.bind`."""
+        check_buffers(self, network, buffers)
+        session, interface = self._sessions[network], self.spec.networks[network]
+        binding = session.io_binding()
+        for specs, bind in ((interface.inputs, binding.bind_input), (interface.outputs, binding.bind_output)):
+            for name, spec in specs.items():
+                buffer = buffers[name]
+                bind(name, "cpu", 0, np.dtype(spec.dtype).type, tuple(buffer.shape), buffer.data_ptr())
+        # The binding holds addresses only: the buffers must live as long as it does.
+        kept = {name: buffers[name] for name in interface.inputs | interface.outputs}
+
+        def run() -> None:
+            try:
+                session.run_with_iobinding(binding)
+            except RuntimeError as error:
+                shapes = {name: tuple(buffer.shape) for name, buffer in kept.items()}
+                raise EngineError(f"ONNX Runtime failed in {network}", got=error, source=shapes) from error
+
+        return run
+
+    def close(self) -> None:
+        """See `Engine.close`."""
+        self._sessions.clear()
+
+
+def create(checkpoint: Path, spec: ModelSpec, cache: Path) -> OnnxRuntimeEngine:
+    """Export the checkpoint's networks where the cache has none that fit, and load them."""
+    ingredients = {
+        "weights": {
+            f"{part}/{name}": sha256(path) for part in _PARTS for name, path in tree_files(checkpoint / part)
+        },
+        "opset": exporter.OPSET,
+        "precision": "fp32",
+        "libraries": {name: importlib.metadata.version(name) for name in _BUILT_WITH},
+        "exporter": {module.__name__: sha256(Path(inspect.getfile(module))) for module in _BUILT_BY},
+    }
+
+    def build(folder: Path) -> None:
+        exporter.export_networks(load.load_networks(checkpoint), spec, folder)
+
+    return OnnxRuntimeEngine(built_once(cache, "onnx-fp32", ingredients, build), spec)

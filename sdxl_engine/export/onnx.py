@@ -1,0 +1,72 @@
+"""The five networks as ONNX files, in the benchmark's folders, with a dynamic batch."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from sdxl_engine.models.spec import NETWORKS, ONNX_FOLDERS, ModelSpec, NetworkSpec
+
+OPSET = 18
+EXAMPLE_IMAGES = 2
+"""Images in the traced batch; not 1, which the exporter would take for a constant."""
+
+
+def export_networks(networks: dict[str, nn.Module], spec: ModelSpec, folder: Path) -> None:
+    """Write `<folder>/<network's folder>/model.onnx` for each network, with torch's dynamo exporter.
+
+    Args:
+        networks: From `load_networks`.
+        spec: Their sizes.
+        folder: Where to write.
+    """
+    for name in NETWORKS:
+        target = folder / ONNX_FOLDERS[name] / "model.onnx"
+        target.parent.mkdir(parents=True)
+        _export(networks[name], spec.networks[name], target)
+
+
+def _export(network: nn.Module, interface: NetworkSpec, target: Path) -> None:
+    generator = torch.Generator().manual_seed(0)
+    rows = interface.rows(EXAMPLE_IMAGES)
+    example = [
+        torch.ones(spec.at(rows), dtype=torch.int32)
+        if spec.dtype == "int32"
+        else torch.randn(spec.at(rows), generator=generator)
+        for spec in interface.inputs.values()
+    ]
+    batch = torch.export.Dim("batch", min=1, max=4096)
+    shapes = tuple({0: batch} if spec.batched else {} for spec in interface.inputs.values())
+    with _quiet():
+        program = torch.onnx.export(
+            network,
+            tuple(example),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=list(interface.inputs),
+            output_names=list(interface.outputs),
+            dynamic_shapes=shapes,
+        )
+    assert program is not None
+    program.save(target)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter prints its stages and warns about its own internals; neither helps a user."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)

@@ -1,0 +1,84 @@
+"""The five networks as PyTorch modules, loaded from a diffusers-layout checkpoint."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sdxl_engine.errors import AssetError
+from sdxl_engine.models.text import encode_text
+from sdxl_engine.models.unet_split import DeepUnet, ShallowUnet
+
+
+class TextEncoder(nn.Module):
+    """A CLIP text encoder with the benchmark's two outputs."""
+
+    def __init__(self, encoder: nn.Module) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, input_ids: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, 77) int32 to text_embeddings (B, 77, C) or projected (B, P), and hidden_states (B, 77, C)."""
+        hidden_states, text_embeddings = encode_text(self.encoder, input_ids)
+        return text_embeddings, hidden_states
+
+
+class Decoder(nn.Module):
+    """The autoencoder's decoder: (B, 4, S, S) unscaled latents to (B, 3, 8S, 8S) in about [-1, 1]."""
+
+    def __init__(self, vae: Any) -> None:
+        super().__init__()
+        self.post_quant_conv = vae.post_quant_conv
+        self.decoder = vae.decoder
+
+    def forward(self, latent: Tensor) -> Tensor:
+        """Decode; scaling is the pipeline's."""
+        images: Tensor = self.decoder(self.post_quant_conv(latent))
+        return images
+
+
+def load_networks(checkpoint: Path, dtype: torch.dtype = torch.float32) -> dict[str, nn.Module]:
+    """Load the networks onto the CPU, in evaluation mode, named as `spec.NETWORKS`.
+
+    Both UNets share their weights.
+
+    Raises:
+        AssetError: a part of the checkpoint is missing or does not load.
+    """
+    from diffusers import AutoencoderKL, UNet2DConditionModel
+    from transformers import CLIPTextModel, CLIPTextModelWithProjection
+
+    # Without `accelerate`, which is not needed, diffusers advises to install it at every load unless told not to use it.
+    common = {"torch_dtype": dtype, "low_cpu_mem_usage": False, "local_files_only": True}
+    text = {"dtype": dtype, "local_files_only": True}
+
+    def part(loader: Any, name: str, options: dict[str, Any]) -> Any:
+        try:
+            return loader.from_pretrained(checkpoint / name, **options)
+        except (OSError, ValueError, RuntimeError, KeyError) as error:
+            raise AssetError(f"cannot load {name}", got=error, source=checkpoint / name) from error
+
+    # transformers draws a progress bar and logs a load report for a model of a few hundred tensors.
+    loggers = [logging.getLogger(name) for name in ("transformers", "diffusers")]
+    before = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        unet = part(UNet2DConditionModel, "unet", common)
+        networks: dict[str, nn.Module] = {
+            "clip1": TextEncoder(part(CLIPTextModel, "text_encoder", text)),
+            "clip2": TextEncoder(part(CLIPTextModelWithProjection, "text_encoder_2", text)),
+            "unet": DeepUnet(unet),
+            "shallow_unet": ShallowUnet(unet),
+            "vae": Decoder(part(AutoencoderKL, "vae", common)),
+        }
+    finally:
+        for logger, level in zip(loggers, before, strict=True):
+            logger.setLevel(level)
+    for network in networks.values():
+        network.eval().requires_grad_(requires_grad=False)
+    return networks

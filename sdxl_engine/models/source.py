@@ -1,0 +1,108 @@
+"""Which model a run uses, and every file that comes with it. Imports nothing heavy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from sdxl_engine.accuracy.ranges import OFFICIAL, ranges_from_dict
+from sdxl_engine.errors import UsageError
+from sdxl_engine.files import read_json
+from sdxl_engine.results import AccuracyRanges
+from sdxl_engine.shapes import bundle
+
+AUTO = "auto"
+SHAPES = "shapes"
+DOWNLOADED = Path("models/SDXL/official_pytorch/fp16/stable_diffusion_fp16/checkpoint_pipe")
+"""Below the build folder: where the benchmark's download step leaves the checkpoint."""
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """One model and what comes with it.
+
+    Args:
+        name: As shown beside every score.
+        checkpoint: A diffusers-layout folder.
+        captions: The prompts (TSV).
+        latent: The initial latent (.npy).
+        metrics: Folder of the metric networks; None where scoring is not possible.
+        ranges: The ranges that gate the scores, one per count of captions.
+        accuracy_samples: Captions of an accuracy run unless asked otherwise.
+        performance_samples: Captions of a performance run unless asked otherwise.
+        min_duration_ms: LoadGen's shortest performance run.
+    """
+
+    name: str
+    checkpoint: Path
+    captions: Path
+    latent: Path
+    metrics: Path | None
+    ranges: tuple[AccuracyRanges, ...]
+    accuracy_samples: int
+    performance_samples: int
+    min_duration_ms: int
+
+    def verify(self) -> None:
+        """Compare the files with their manifest, where there is one.
+
+        Raises:
+            AssetError: a file differs.
+        """
+        if self.name == SHAPES:
+            bundle.verified(self.checkpoint)
+
+
+def resolve_model(model: str, build_dir: Path, captions: Path | None = None, *, source: str = "model") -> ModelSource:
+    """The model asked for; `auto` is the downloaded checkpoint where it is there, else `shapes`.
+
+    Args:
+        model: `auto`, `shapes` or a folder.
+        build_dir: Where downloads lie.
+        captions: Overrides the model's own captions file.
+        source: Where the choice came from, for the message.
+
+    Raises:
+        UsageError: neither a known name nor a checkpoint's folder.
+    """
+    if model == AUTO:
+        model = str(build_dir / DOWNLOADED) if (build_dir / DOWNLOADED / "model_index.json").is_file() else SHAPES
+    if model == SHAPES:
+        return _shapes(captions)
+    folder = Path(model)
+    if not (folder / "model_index.json").is_file():
+        raise UsageError(
+            f"unknown model {model!r}",
+            got="no model_index.json in it" if folder.is_dir() else "no such folder",
+            expected="auto, shapes, or the folder of a diffusers-layout SDXL checkpoint",
+            source=source,
+        )
+    data = build_dir / "data" / "coco" / "SDXL"
+    return ModelSource(
+        name=str(folder),
+        checkpoint=folder,
+        captions=captions or data / "captions_5k_final.tsv",
+        latent=data / "latents.npy",
+        metrics=None,
+        ranges=(OFFICIAL,),
+        accuracy_samples=OFFICIAL.count,
+        performance_samples=OFFICIAL.count,
+        min_duration_ms=600_000,
+    )
+
+
+def _shapes(captions: Path | None) -> ModelSource:
+    folder = bundle.BUNDLE
+    data = read_json(folder / bundle.RANGES, "the ranges of shapes")
+    return ModelSource(
+        name=SHAPES,
+        checkpoint=folder,
+        captions=captions or folder / bundle.CAPTIONS,
+        latent=folder / bundle.LATENT,
+        metrics=folder / bundle.METRICS,
+        # Other captions have other scores: the ranges hold for the bundle's own.
+        ranges=() if captions else tuple(ranges_from_dict(entry) for entry in data["ranges"]),
+        accuracy_samples=data["default_samples"],
+        performance_samples=data["default_performance_samples"],
+        min_duration_ms=10_000,
+    )
