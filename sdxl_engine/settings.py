@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from sdxl_engine.errors import UsageError, unknown_choice
 
@@ -42,6 +44,19 @@ class RunSettings:
     pipeline: str | None = None
     captions: Path | None = None
     build_dir: Path = Path("build")
+
+    def to_json(self) -> dict[str, Any]:
+        """The settings as values that JSON can carry; paths become absolute, for a process with another folder."""
+        values = dataclasses.asdict(self)
+        return {
+            name: str(value.absolute()) if isinstance(value, Path) else value for name, value in values.items()
+        }
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> RunSettings:
+        """What `to_json` made."""
+        paths = {name: Path(values[name]) for name in ("captions", "build_dir") if values[name] is not None}
+        return cls(**values | paths)
 
     def check(self, source: dict[str, str] | None = None) -> None:
         """Check every value that has a fixed set or range.

@@ -6,7 +6,7 @@ import csv
 from dataclasses import dataclass
 from pathlib import Path
 
-from sdxl_engine.errors import AssetError
+from sdxl_engine.errors import AssetError, UsageError
 from sdxl_engine.files import written_whole
 
 COLUMNS = ("id", "image_id", "caption", "height", "width", "file_name", "coco_url")
@@ -64,6 +64,21 @@ def _caption(row: dict[str, str | None], where: str) -> Caption:
     if not found.text:
         raise AssetError("a caption is empty", got=repr(row["caption"]), source=where)
     return found
+
+
+def first_captions(path: Path, count: int) -> list[Caption]:
+    """The first `count` captions of a file.
+
+    Raises:
+        UsageError: the file holds fewer.
+        AssetError: see `read_captions`.
+    """
+    captions = read_captions(path)
+    if count > len(captions):
+        raise UsageError(
+            "there are not that many captions", got=f"{count} samples", expected=f"at most {len(captions)}", source=path
+        )
+    return captions[:count]
 
 
 def write_captions(path: Path, captions: list[str], side: int) -> None:

@@ -42,7 +42,7 @@ def verified(bundle: Path = BUNDLE) -> Path:
             wrong.append(f"{name}: sha256 {digest[:12]}…, expected {expected[name]['sha256'][:12]}…")
     if wrong:
         raise AssetError(
-            f"the embedded model is damaged: {len(wrong)} file{'s' * (len(wrong) > 1)} differ",
+            f"the embedded model is damaged in {len(wrong)} file{'s' * (len(wrong) > 1)}",
             got="; ".join(wrong),
             expected=f"the {len(expected)} files of {MANIFEST}",
             source=bundle,

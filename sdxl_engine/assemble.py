@@ -1,0 +1,71 @@
+"""Put a pipeline together from the settings of a run, in the process that runs it."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, cast
+
+from sdxl_engine.assets.captions import first_captions
+from sdxl_engine.assets.latents import read_latent
+from sdxl_engine.assets.tokens import tokenise
+from sdxl_engine.engines.registry import create_engine, resolve_engine
+from sdxl_engine.errors import UsageError
+from sdxl_engine.models.prompts import STEPS
+from sdxl_engine.models.source import resolve_model
+from sdxl_engine.models.spec import read_spec
+from sdxl_engine.pipeline import Pipeline
+from sdxl_engine.schedule import deep_steps, read_schedule
+from sdxl_engine.settings import RunSettings
+
+if TYPE_CHECKING:
+    from sdxl_engine.loadgen.source import ImageSource
+
+BATCH_SIZE = 8
+"""Images per batch; NVIDIA's DeepCache submission has the same."""
+
+
+def open_pipeline(settings: RunSettings) -> Pipeline:
+    """Load the model and its engine, and make the pipeline for the first captions.
+
+    Args:
+        settings: What to run; `pipeline` is not looked at: this is the one that takes its place.
+
+    Raises:
+        SdxlError: something asked for does not exist, is not installed or is damaged.
+    """
+    model = resolve_model(settings.model, settings.build_dir, settings.captions)
+    model.verify()
+    spec = read_spec(model.checkpoint)
+    captions = first_captions(model.captions, settings.samples or model.accuracy_samples)
+    engine = create_engine(resolve_engine(settings.engine), model.checkpoint, spec, settings.build_dir / "engines")
+    return Pipeline(
+        engine,
+        read_schedule(model.checkpoint, STEPS),
+        deep_steps(settings.model_opt, STEPS),
+        tokenise(model.checkpoint, [caption.text for caption in captions], spec.tokens),
+        read_latent(model.latent, spec),
+        BATCH_SIZE,
+    )
+
+
+def image_source(settings: dict[str, Any]) -> ImageSource:
+    """The factory of a LoadGen test: our pipeline, or the one that `settings.pipeline` names.
+
+    A pipeline of the user's is `module:callable`, called with the `RunSettings` of the run; it may start from
+    `open_pipeline(settings)` and change what it tests.
+
+    Args:
+        settings: `RunSettings.to_json()`.
+    """
+    run = RunSettings.from_json(settings)
+    if run.pipeline is None:
+        return open_pipeline(run)
+    module, _, name = run.pipeline.partition(":")
+    try:
+        build = cast("Callable[[RunSettings], ImageSource]", getattr(importlib.import_module(module), name))
+    except (ImportError, AttributeError) as error:
+        raise UsageError(
+            "the pipeline under test cannot be imported", got=error, expected="module:callable", source=run.pipeline
+        ) from error
+    return build(run)

@@ -1,0 +1,90 @@
+"""The command `sdxl-engine`: the plugin's runs without pytest, and their single steps."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from sdxl_engine import __version__, commands
+from sdxl_engine.errors import SdxlError
+from sdxl_engine.settings import MODEL_OPTS, TEST_MODES, RunSettings
+
+_DEFAULTS = RunSettings()
+
+
+def _options() -> argparse.ArgumentParser:
+    """The options that every subcommand about a model shares."""
+    shared = argparse.ArgumentParser(add_help=False)
+    shared.add_argument(
+        "--model", default=_DEFAULTS.model, help="auto, shapes, or the folder of an SDXL checkpoint (default: auto)"
+    )
+    shared.add_argument("--model-opt", default="DeepCache", help=f"{', '.join(MODEL_OPTS)} (default: DeepCache)")
+    shared.add_argument("--engine", default=_DEFAULTS.engine, help="name of an engine (default: auto)")
+    shared.add_argument("--precision", default=_DEFAULTS.precision, help="of the networks (default: fp32)")
+    shared.add_argument("--samples", type=int, help="how many captions, from the first (default: the model's own)")
+    shared.add_argument("--captions", type=Path, metavar="FILE", help="captions (TSV) in place of the model's own")
+    shared.add_argument("--pipeline", metavar="MODULE:CALLABLE", help="the pipeline under test (default: our own)")
+    shared.add_argument(
+        "--build-dir", type=Path, default=_DEFAULTS.build_dir, help="where engines and logs go (default: build)"
+    )
+    shared.add_argument("--json", type=Path, metavar="FILE", help="write the result as JSON")
+    return shared
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="sdxl-engine", description=__doc__)
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    subcommands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    shared = _options()
+
+    run = subcommands.add_parser("run", parents=[shared], help="run LoadGen, score, and judge the scores")
+    run.add_argument("--scenario", default=_DEFAULTS.scenario, help="LoadGen's scenario (default: Offline)")
+    run.add_argument("--test-mode", default=_DEFAULTS.test_mode, help=f"{', '.join(TEST_MODES)} (default: both)")
+
+    generate = subcommands.add_parser("generate", parents=[shared], help="draw captions to <id>.png")
+    generate.add_argument("--output", type=Path, required=True, metavar="DIR", help="where the pictures go")
+
+    score = subcommands.add_parser("score", parents=[shared], help="CLIP and FID of pictures or of an accuracy log")
+    images = score.add_mutually_exclusive_group(required=True)
+    images.add_argument("--images", type=Path, metavar="DIR", help="a folder of <id>.png")
+    images.add_argument("--log", type=Path, metavar="FILE", help="an mlperf_log_accuracy.json")
+
+    subcommands.add_parser("generate-engines", parents=[shared], help="build the engine's files ahead of a run")
+    subcommands.add_parser("doctor", parents=[shared], help="say what is installed and what would run")
+    return parser
+
+
+def _settings(arguments: argparse.Namespace) -> RunSettings:
+    names = {field.name for field in dataclasses.fields(RunSettings)}
+    settings = RunSettings(**{name: value for name, value in vars(arguments).items() if name in names})
+    settings.check({name: "--" + name.replace("_", "-") for name in names})
+    return settings
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one subcommand.
+
+    Returns:
+        0 if all is well, 1 for a failure or a gate that is not passed, 4 for a wrong option.
+    """
+    try:
+        arguments = _parser().parse_args(argv)
+    except SystemExit as stop:
+        # argparse ends with 2; pytest's and this project's status for wrong usage is 4.
+        return 4 if stop.code else 0
+    try:
+        outcome = commands.COMMANDS[arguments.command](_settings(arguments), arguments)
+        if arguments.json is not None:
+            commands.write_result(arguments.json, outcome.result)
+    except SdxlError as error:
+        print(f"sdxl-engine {arguments.command}: {error}", file=sys.stderr)
+        return error.exit_status
+    except KeyboardInterrupt:
+        return 130
+    if arguments.json is None and outcome.result and arguments.command == "doctor":
+        print(json.dumps(outcome.result, indent=2))
+    return 0 if outcome.passed else 1

@@ -1,0 +1,161 @@
+"""What each subcommand of `sdxl-engine` does."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import math
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sdxl_engine import measure
+from sdxl_engine.assets.captions import first_captions
+from sdxl_engine.engines.registry import ENGINES, resolve_engine
+from sdxl_engine.environment import environment
+from sdxl_engine.errors import AssetError
+from sdxl_engine.files import folder_written_whole, write_json
+from sdxl_engine.models.source import resolve_model
+from sdxl_engine.results import Measurement
+from sdxl_engine.settings import RunSettings
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a command ended, and what it has for `--json`."""
+
+    passed: bool = True
+    result: dict[str, Any] = field(default_factory=dict)
+
+
+def plain(value: Any) -> Any:
+    """Dataclasses, paths and NaN as what JSON can carry; NaN and infinity become their names, since JSON has neither."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return plain(dataclasses.asdict(value))
+    if isinstance(value, dict):
+        return {str(key): plain(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(entry) for entry in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return str(value) if isinstance(value, Path) else value
+
+
+def write_result(path: Path, result: dict[str, Any]) -> None:
+    """Write a command's result, whole or not at all."""
+    write_json(path, plain(result))
+
+
+def _tell(line: str) -> None:
+    """Progress, on standard error so that standard output holds results alone; at most about one line a second."""
+    now = time.monotonic()
+    if now - _tell.last >= 1 or ":" not in line:  # type: ignore[attr-defined]
+        _tell.last = now  # type: ignore[attr-defined]
+        print(line, file=sys.stderr, flush=True)
+
+
+_tell.last = 0.0  # type: ignore[attr-defined]
+
+
+def run(settings: RunSettings, _arguments: argparse.Namespace) -> Outcome:
+    """One LoadGen test, or both; prints the benchmark's own result lines."""
+    measure.check(settings)
+    both = ("AccuracyOnly", "PerformanceOnly")
+    modes = both if settings.test_mode == "SubmissionRun" else (settings.test_mode,)
+    measured: list[Measurement] = []
+    passed = True
+    for mode in modes:
+        result = measure.measure(settings, mode, _tell)  # type: ignore[arg-type]
+        measured.append(result)
+        variant = f", metrics {result.scores.variant}, {result.scores.count} captions" if result.scores else ""
+        print(f"stable-diffusion-xl {result.model_opt} on {result.engine}, model {result.model}{variant}:")
+        if result.verdict is not None:
+            print(result.verdict.line)
+            passed &= result.verdict.passed is True
+            if result.verdict.reason:
+                print(f"  not judged: {result.verdict.reason}")
+        else:
+            rate = result.loadgen.samples_per_second
+            validity = "VALID" if result.loadgen.valid else "INVALID"
+            print(f"performance: result_samples_per_second: {rate:.3f}, Result is {validity}")
+        for error in result.loadgen.errors:
+            print(f"  LoadGen: {error}")
+        passed &= result.loadgen.valid and not result.loadgen.errors
+    return Outcome(passed, {"measurements": measured})
+
+
+def generate(settings: RunSettings, arguments: argparse.Namespace) -> Outcome:
+    """Draw captions to `<id>.png`; the folder appears when it is complete."""
+    import numpy as np
+    from PIL import Image
+
+    from sdxl_engine.assemble import image_source
+
+    measure.check(settings)
+    if arguments.output.exists() and any(arguments.output.iterdir()):
+        raise AssetError("the output folder is not empty", source=arguments.output, fix="name a new folder")
+    model = resolve_model(settings.model, settings.build_dir, settings.captions)
+    captions = first_captions(model.captions, settings.samples or model.accuracy_samples)
+    source = image_source(settings.to_json())
+    with folder_written_whole(arguments.output) as aside:
+        for start in range(0, len(captions), source.batch_size):
+            rows = np.arange(start, min(start + source.batch_size, len(captions)))
+            for row, image in zip(rows, source.generate(rows), strict=True):
+                Image.fromarray(image).save(aside / f"{captions[row].id}.png")
+            _tell(f"drawing: {rows[-1] + 1}/{len(captions)} images")
+    source.close()
+    return Outcome(result={"images": len(captions), "output": arguments.output})
+
+
+def score(settings: RunSettings, arguments: argparse.Namespace) -> Outcome:
+    """Score a folder of pictures or an accuracy log, and judge the scores where ranges hold for them."""
+    model = resolve_model(settings.model, settings.build_dir, settings.captions)
+    samples = settings.samples or model.accuracy_samples
+    scores = measure.score_images(model, samples, arguments.log or arguments.images, _tell)
+    _, verdict = measure.judged(model, scores)
+    print(verdict.line)
+    if verdict.reason:
+        print(f"  not judged: {verdict.reason}")
+    return Outcome(verdict.passed is not False, {"scores": scores, "verdict": verdict})
+
+
+def generate_engines(settings: RunSettings, _arguments: argparse.Namespace) -> Outcome:
+    """Load the engine once, which builds what its cache does not hold."""
+    from sdxl_engine.engines.registry import create_engine
+    from sdxl_engine.models.spec import read_spec
+
+    model = resolve_model(settings.model, settings.build_dir, settings.captions)
+    model.verify()
+    entry = resolve_engine(settings.engine)
+    began = time.monotonic()
+    cache = settings.build_dir / "engines"
+    create_engine(entry, model.checkpoint, read_spec(model.checkpoint), cache).close()
+    seconds = time.monotonic() - began
+    print(f"{entry.name}: ready in {cache} after {seconds:.1f} s")
+    return Outcome(result={"engine": entry.name, "cache": cache, "seconds": seconds})
+
+
+def doctor(settings: RunSettings, _arguments: argparse.Namespace) -> Outcome:
+    """Say what would run, and what each engine lacks."""
+    report = {
+        "would run": measure.describe(settings),
+        "engines": {
+            name: f"needs {', '.join(entry.missing)}: pip install 'pytest-sdxl[{entry.extra}]'" if entry.missing else "ready"
+            for name, entry in ENGINES.items()
+        },
+        "environment": environment(),
+    }
+    measure.check(settings)
+    return Outcome(result=report)
+
+
+COMMANDS: dict[str, Callable[[RunSettings, argparse.Namespace], Outcome]] = {
+    "run": run,
+    "generate": generate,
+    "score": score,
+    "generate-engines": generate_engines,
+    "doctor": doctor,
+}

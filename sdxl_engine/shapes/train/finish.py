@@ -1,0 +1,125 @@
+"""Stage 4: everything of the bundle that is not a trained network, and the reference scores that the gates rest on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from sdxl_engine.accuracy.fid import Moments
+from sdxl_engine.accuracy.networks import load_fid_network, load_shapes_metrics
+from sdxl_engine.accuracy.ranges import derive, ranges_to_dict
+from sdxl_engine.accuracy.scorer import Scorer
+from sdxl_engine.assets.captions import write_captions
+from sdxl_engine.assets.latents import read_latent
+from sdxl_engine.assets.tokens import tokenise
+from sdxl_engine.engines.torch_engine import TorchEngine
+from sdxl_engine.models.prompts import STEPS
+from sdxl_engine.models.spec import read_spec
+from sdxl_engine.pipeline import Pipeline
+from sdxl_engine.schedule import deep_steps, read_schedule
+from sdxl_engine.shapes import bundle as layout
+from sdxl_engine.shapes.grammar import parse
+from sdxl_engine.shapes.pixel_check import check_picture
+from sdxl_engine.shapes.render import SIDE, render, scene_tensors
+from sdxl_engine.shapes.train.recipe import Recipe
+
+RENDER_SEED = 0
+LATENT_SEED = 0
+BATCH = 16
+
+Images = NDArray[np.uint8]
+
+
+def renders(captions: list[str]) -> Iterator[tuple[range, Images]]:
+    """The true pictures of captions, jittered from a fixed seed: (rows, (B, 128, 128, 3) uint8)."""
+    generator = torch.Generator().manual_seed(RENDER_SEED)
+    for start in range(0, len(captions), BATCH):
+        rows = range(start, min(start + BATCH, len(captions)))
+        pictures = render(scene_tensors([parse(captions[row]) for row in rows]), generator)
+        yield rows, pictures.mul(255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()
+
+
+def write_fixed_files(bundle: Path, captions: list[str]) -> None:
+    """Write the captions, the initial latent and the statistics of the validation renders."""
+    write_captions(bundle / layout.CAPTIONS, captions, SIDE)
+    spec = read_spec(bundle)
+    shape = (1, spec.latent_channels, spec.latent_side, spec.latent_side)
+    latent = torch.randn(shape, generator=torch.Generator().manual_seed(LATENT_SEED))
+    np.save(bundle / layout.LATENT, latent.numpy())
+    features = load_fid_network(bundle / layout.METRICS)
+    moments = Moments(features.dims)
+    for _, pictures in renders(captions):
+        moments.update(features(pictures))
+    np.savez(bundle / layout.METRICS / "statistics.npz", mu=moments.mean, sigma=moments.covariance)
+
+
+def write_ranges(bundle: Path, captions: list[str], recipe: Recipe) -> None:
+    """Score the fp32 NoOpt reference on the first captions and derive the ranges from it, as MLPerf did for its own."""
+    most = max(recipe.reference_counts)
+    spec = read_spec(bundle)
+    pipeline = Pipeline(
+        TorchEngine(bundle, spec),
+        read_schedule(bundle, STEPS),
+        deep_steps("NoOpt", STEPS),
+        tokenise(bundle, captions[:most], spec.tokens),
+        read_latent(bundle / layout.LATENT, spec),
+        BATCH,
+    )
+    networks = load_shapes_metrics(bundle / layout.METRICS)
+    drawn = [
+        pipeline.generate(np.arange(start, min(start + BATCH, most))) for start in range(0, most, BATCH)
+    ]
+    images = np.concatenate(drawn)
+    true = np.concatenate([pictures for _, pictures in renders(captions[:most])])
+    entries, facts = [], {}
+    for count in recipe.reference_counts:
+        wanted = dict(enumerate(captions[:count]))
+        rotated = {row: captions[(row + 1) % count] for row in range(count)}
+        scored = {}
+        for name, pictures, texts in (
+            ("reference", images, wanted),
+            ("renders", true, wanted),
+            ("shuffled captions", images, rotated),
+        ):
+            scorer = Scorer(networks, texts, BATCH)
+            scorer.add(range(count), pictures[:count])
+            scored[name] = scorer.scores()
+        passed = [check_picture(images[row], captions[row]).passed for row in range(count)]
+        reference = scored["reference"]
+        origin = f"fp32 NoOpt reference, engine torch, first {count} validation captions"
+        entries.append(
+            ranges_to_dict(
+                derive(
+                    f"shapes-{count}",
+                    reference.clip,
+                    reference.fid,
+                    recipe.clip_percent,
+                    recipe.fid_percent,
+                    count,
+                    origin,
+                )
+            )
+        )
+        facts[str(count)] = {name: {"clip": s.clip, "fid": s.fid} for name, s in scored.items()}
+        facts[str(count)]["pixel check"] = {"passed": sum(passed), "of": count}
+    (bundle / layout.RANGES).write_text(
+        json.dumps(
+            {
+                "ranges": entries,
+                "measured": facts,
+                "percent": {"clip": recipe.clip_percent, "fid": recipe.fid_percent},
+                "default_samples": recipe.reference_counts[-1],
+                "default_performance_samples": recipe.performance_samples,
+            },
+            indent=2,
+            sort_keys=True,
+        )
+        + "\n",
+        encoding="utf-8",
+    )
+    print(json.dumps(facts, indent=2))

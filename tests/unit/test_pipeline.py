@@ -1,0 +1,117 @@
+"""The pipeline against diffusers' own, on the embedded bundle."""
+
+import numpy as np
+import pytest
+import torch
+from diffusers import StableDiffusionXLPipeline
+
+from sdxl_engine.assemble import BATCH_SIZE, open_pipeline
+from sdxl_engine.assets.captions import read_captions
+from sdxl_engine.assets.latents import read_latent
+from sdxl_engine.models.prompts import GUIDANCE_SCALE, NEGATIVE_PROMPT, STEPS
+from sdxl_engine.settings import RunSettings
+from sdxl_engine.shapes.bundle import CAPTIONS, LATENT
+
+IMAGES = 3
+
+
+def psnr(ours, theirs):
+    """Per image, in dB, on uint8 levels."""
+    error = (ours.astype(np.float64) - theirs.astype(np.float64)) ** 2
+    return 10 * np.log10(255**2 / np.maximum(error.mean(axis=(1, 2, 3)), 1e-12))
+
+
+@pytest.fixture(scope="module")
+def theirs(bundle):
+    pipeline = StableDiffusionXLPipeline.from_pretrained(bundle, low_cpu_mem_usage=False)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def drawn_by_diffusers(pipeline, bundle, spec):
+    prompts = [caption.text for caption in read_captions(bundle / CAPTIONS)[:IMAGES]]
+    latent = read_latent(bundle / LATENT, spec)
+    images = pipeline(
+        prompts,
+        negative_prompt=[NEGATIVE_PROMPT] * IMAGES,
+        latents=latent.repeat(IMAGES, 1, 1, 1),
+        guidance_scale=GUIDANCE_SCALE,
+        num_inference_steps=STEPS,
+        output_type="pil",
+    ).images
+    return np.stack([np.asarray(image) for image in images])
+
+
+def ours(model_opt, tmp_path):
+    pipeline = open_pipeline(
+        RunSettings(model="shapes", model_opt=model_opt, engine="torch", samples=IMAGES, build_dir=tmp_path)
+    )
+    images = pipeline.generate(np.arange(IMAGES))
+    pipeline.close()
+    return images
+
+
+def test_noopt_equals_diffusers(theirs, bundle, spec, tmp_path):
+    images = ours("NoOpt", tmp_path)
+    assert images.shape == (IMAGES, 128, 128, 3)
+    assert images.dtype == np.uint8
+    assert psnr(images, drawn_by_diffusers(theirs, bundle, spec)).min() >= 60
+
+
+def cache_on_odd_steps(unet):
+    """Every block but `up_blocks.2` returns the output of the step before on odd steps."""
+    calls = {"step": -1}
+    unet.register_forward_pre_hook(lambda *_: calls.update(step=calls["step"] + 1))
+    for block in [*unet.down_blocks, unet.mid_block, *unet.up_blocks[:-1]]:
+        kept = {}
+
+        def forward(*args, _block=block.forward, _kept=kept, **kwargs):
+            if calls["step"] % 2 == 0:
+                _kept["output"] = _block(*args, **kwargs)
+            return _kept["output"]
+
+        block.forward = forward
+
+
+def test_deepcache_equals_diffusers_with_cached_blocks(bundle, spec, tmp_path):
+    pipeline = StableDiffusionXLPipeline.from_pretrained(bundle, low_cpu_mem_usage=False)
+    pipeline.set_progress_bar_config(disable=True)
+    cache_on_odd_steps(pipeline.unet)
+    expected = drawn_by_diffusers(pipeline, bundle, spec)
+    images = ours("DeepCache", tmp_path)
+    assert psnr(images, expected).min() >= 60
+    assert psnr(ours("NoOpt", tmp_path), expected).max() < 60, "the cache has no effect: this test shows nothing"
+
+
+@pytest.fixture(scope="module")
+def pipeline(tmp_path_factory):
+    made = open_pipeline(
+        RunSettings(
+            model="shapes", model_opt="DeepCache", engine="torch", samples=12, build_dir=tmp_path_factory.mktemp("b")
+        )
+    )
+    yield made
+    made.close()
+
+
+def test_an_image_does_not_depend_on_its_batch(pipeline):
+    together = pipeline.generate(np.array([5, 3, 9]))
+    alone = pipeline.generate(np.array([9]))
+    assert psnr(together[2:], alone).min() >= 60
+
+
+def test_the_same_batch_gives_the_same_bytes(pipeline):
+    first = pipeline.generate(np.array([1, 2]))
+    pipeline.generate(np.array([7, 8]))
+    np.testing.assert_array_equal(pipeline.generate(np.array([1, 2])), first)
+
+
+def test_post_processing_clamps_and_rounds(pipeline):
+    levels = torch.tensor([-3.0, -1.0, -1 + 2 * 0.49 / 255, -1 + 2 * 0.51 / 255, 1.0, 7.0])
+    images = levels.reshape(1, 1, 1, 6).repeat(1, 3, 1, 1)
+    assert pipeline.post_process(images)[0, 0, :, 0].tolist() == [0, 0, 0, 1, 255, 255]
+
+
+def test_the_first_step_must_be_deep(pipeline):
+    with pytest.raises(ValueError, match="step 0 must be deep"):
+        type(pipeline)(pipeline.engine, pipeline.schedule, [1, 3], pipeline.tokens, pipeline.latent, BATCH_SIZE)
