@@ -31,8 +31,7 @@ MODEL = "stable-diffusion-xl"
 """The model's name in LoadGen's mlperf.conf."""
 
 MLPERF_CONF = 0
-"""LoadGen's configuration type of the mlperf.conf embedded in the wheel
-(`loadgen/test_settings_internal.cc`).
+"""The mlperf.conf embedded in the wheel, as a configuration type of `loadgen/test_settings_internal.cc`.
 
 Type 1, the default, reads the embedded file only the first time in a process and leaves seeds of 0 the
 second; it is for a user.conf, which this project does not have: what it would hold is set as attributes.
@@ -44,8 +43,10 @@ def main(arguments: list[str]) -> int:
     faulthandler.enable()
     # The watchdog asks for all threads' stacks before it kills, so that child.log shows where a test hung.
     faulthandler.register(signal.SIGUSR1, all_threads=True)
-    fd = int(arguments[1]) if len(arguments) > 1 else sys.stderr.fileno()
-    os.set_inheritable(fd, False)
+    fd = sys.stderr.fileno()
+    if len(arguments) > 1:
+        fd = int(arguments[1])
+        os.set_inheritable(fd, False)
     reporter = Reporter(fd)
 
     def die(error: BaseException) -> None:
@@ -64,21 +65,20 @@ def main(arguments: list[str]) -> int:
 
 
 def _run(spec: LoadgenSpec, reporter: Reporter, die: Callable[[BaseException], None]) -> None:
+    reporter.enter(LOADING)
     # Imported inside the try block: a wheel that does not load is reported like any other failure.
     import mlperf_loadgen
 
     from sdxl_engine.loadgen.sut import BatchingSut, keep_indices
 
-    reporter.enter(LOADING)
-    settings = test_settings(spec)
+    settings = loadgen_settings(spec)
     source = _load_source(spec)
     reporter.enter(WARMING_UP)
     source.warm_up()
 
     accuracy = spec.mode == "AccuracyOnly"
     if accuracy:
-        # Accuracy mode issues the samples in several queries, one per set that fits
-        # `performance_sample_count`.
+        # Accuracy mode issues several queries, each of at most `performance_sample_count` samples.
         reporter.expect(spec.sample_count)
     sut = BatchingSut(
         source,
@@ -100,7 +100,7 @@ def _run(spec: LoadgenSpec, reporter: Reporter, die: Callable[[BaseException], N
     reporter.finish()
 
 
-def test_settings(spec: LoadgenSpec) -> mlperf_loadgen.TestSettings:
+def loadgen_settings(spec: LoadgenSpec) -> mlperf_loadgen.TestSettings:
     """LoadGen's settings for a spec: the embedded mlperf.conf, checked, then the spec's own values.
 
     Raises:

@@ -75,8 +75,7 @@ def read_result(spec: LoadgenSpec, peak_memory_bytes: int | None) -> LoadgenResu
         samples_per_second=float(log["result_samples_per_second"]) if performance else None,
         valid=log["result_validity"] == "VALID" if performance else not log.errors,
         samples=_issued(log),
-        # Offline is one query, scheduled at time 0: its last latency is the duration that the rate is taken
-        # over.
+        # Offline is one query, scheduled at time 0: its last latency is what the rate is taken over.
         duration_s=log["result_max_latency_ns"] / 1e9 if performance else log.seconds_since("loaded_qsl_set"),
         errors=logged + settings_differences(requested, effective),
         log_dir=spec.log_dir,

@@ -28,8 +28,9 @@ class LoadgenSpec:
         factory: `module:callable`; called in the child with `factory_options`, returns an `ImageSource`.
         factory_options: Keyword arguments of the factory; values that JSON can carry.
         scenario: One of `SCENARIOS`.
-        performance_sample_count: How many samples LoadGen asks the library to hold at once, and draws from in
-            a performance test; None takes `sample_count`. An official run needs 5000.
+        performance_sample_count: How many samples LoadGen asks the library to hold at once: the set that a
+            performance test draws from, and the size of a query in accuracy mode, where a smaller one bounds
+            the memory of LoadGen's log queue. None takes `sample_count`. An official run needs 5000.
         min_duration_ms: Least duration of a performance test for LoadGen to call it VALID, milliseconds.
         min_query_count: Least samples of a performance test (in Offline LoadGen counts samples, not queries).
         expected_qps: Samples per second to size the one Offline query with: LoadGen issues
@@ -50,7 +51,7 @@ class LoadgenSpec:
     scenario: str = "Offline"
     performance_sample_count: int | None = None
     min_duration_ms: int = 600_000
-    min_query_count: int = 1
+    min_query_count: int = 5000
     expected_qps: float = 1.0
     profile: str = DEFAULT_PROFILE
     sys_path: tuple[str, ...] = ()

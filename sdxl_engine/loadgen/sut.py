@@ -55,9 +55,9 @@ class BatchingSut:
     """Answers LoadGen's queries in batches from one worker thread.
 
     The next batch starts only when LoadGen has taken the one before. That bounds the memory of an accuracy
-    run: LoadGen's asynchronous log keeps a copy of each response until it is written, and a burst of all 5000
-        images
-    of 3 MB would keep them all.
+    run: LoadGen keeps a copy of each response in the queue of its log, which it empties about once a second,
+    so a burst of all 5000 images of 3 MB would lie there together (15 GB). What is left is a source that
+    outruns the disk within one query; a smaller `performance_sample_count` makes smaller queries.
 
     Args:
         source: Draws the images.

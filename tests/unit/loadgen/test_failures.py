@@ -87,7 +87,7 @@ def test_sample_that_never_completes_is_killed_and_counted(make_spec, tmp_path):
 
 
 def test_lost_response_is_one_missing(make_spec):
-    error = failure(make_spec(source={"fault": "response lost"}, stall_timeout_s=1.0))
+    error = failure(make_spec(source={"fault": "response lost"}, stall_timeout_s=2.0))
     assert error.parts["got"] == "10 of 11 samples answered, 1 missing"
 
 
@@ -101,8 +101,8 @@ def test_response_given_twice_makes_the_run_wrong(make_spec):
 
 
 def test_warm_up_that_never_ends_is_killed(make_spec):
-    error = failure(make_spec(source={"fault": "hang in warm-up"}, start_timeout_s=2.0))
-    assert "not ready after 2 s" in error.what
+    error = failure(make_spec(source={"fault": "hang in warm-up"}, start_timeout_s=5.0))
+    assert "not ready after 5 s" in error.what
     assert error.parts["got"] == "still warming up"
     assert "start_timeout_s" in error.parts["fix"]
 
@@ -171,7 +171,8 @@ def test_child_ends_itself_when_its_parent_is_killed(make_spec, tmp_path):
     code = """
 import pathlib, sys
 from sdxl_engine.loadgen import runner, spec
-runner.run_loadgen(spec.LoadgenSpec.read(pathlib.Path(sys.argv[1])), lambda beat: print(beat.phase, flush=True))
+asked = spec.LoadgenSpec.read(pathlib.Path(sys.argv[1]))
+runner.run_loadgen(asked, lambda beat: print(beat.phase, flush=True))
 """
     command = [sys.executable, "-c", code, str(tmp_path / "parent.json")]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:

@@ -91,7 +91,7 @@ def test_stray_audit_config_is_ignored(make_spec, tmp_path, monkeypatch):
     result = run_loadgen(spec)
     assert result.errors == ()
     assert result.settings_effective["test_mode"] == "AccuracyOnly"
-    assert result.settings_effective["samples_per_query"] < 77 * 600
+    assert result.settings_effective["samples_per_query"] == spec.min_query_count
     assert len(logged(spec.log_dir)) == 11
 
 
@@ -118,6 +118,16 @@ def test_second_run_in_one_parent_and_one_folder_leaves_nothing_of_the_first(mak
         "spec.json",
     ]
     assert json.loads((second.log_dir / "spec.json").read_text())["sample_count"] == 5
+
+
+def test_child_by_hand_makes_the_log_folder_and_reports_on_stderr(make_spec, tmp_path):
+    spec = make_spec()
+    spec.write(tmp_path / "spec.json")
+    command = [sys.executable, "-m", "sdxl_engine.loadgen.child", str(tmp_path / "spec.json")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0
+    assert json.loads(done.stderr.splitlines()[-1])["phase"] == "finished"
+    assert len(logged(spec.log_dir)) == 11
 
 
 def test_importing_the_runner_imports_nothing_heavy():
