@@ -1,0 +1,46 @@
+"""The protocol that an image generator meets to be driven by LoadGen."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+class ImageSource(Protocol):
+    """Captions in, images out, one batch at a time: what a spec's factory returns in the child process.
+
+    The source owns the captions and everything made from them (tokens, latents); LoadGen deals in indices
+    into the list of captions only. Every method is called from one thread at a time: `warm_up` and `close`
+    from the main thread, `generate` from the one worker thread. An exception from any of them ends the test.
+    """
+
+    @property
+    def batch_size(self) -> int:
+        """Most images that one call of `generate` is asked for, 1 or more."""
+
+    @property
+    def image_count(self) -> int:
+        """How many captions there are; indices lie in [0, image_count)."""
+
+    def generate(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Draw one image per caption.
+
+        The call returns when the images are in host memory, since LoadGen's clock stops right after it. The
+        array may be reused for the next batch: LoadGen has copied it before `generate` is called again.
+
+        Args:
+            indices: (B,) int64, 1 <= B <= batch_size; the last batch of a query is as small as it falls. In a
+                performance test an index may come more than once.
+
+        Returns:
+            (B, H, W, 3) uint8, C-contiguous, RGB; image i belongs to indices[i]; H and W never change.
+        """
+
+    def warm_up(self) -> None:
+        """Do what only the first batch would pay for (compilation, allocation) outside of LoadGen's clock."""
+
+    def close(self) -> None:
+        """Release what the source holds; called once, after a test that ran to its end."""

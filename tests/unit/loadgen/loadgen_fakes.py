@@ -1,0 +1,106 @@
+"""Sources under test for the child process: a good one, and one for each way of going wrong."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+
+from sdxl_engine.errors import AssetError
+from sdxl_engine.loadgen import sut
+
+
+class Tiny:
+    """8 x 8 images; byte k of image i is (k + 7 i) mod 256. `fault` strikes in the batch with index 5."""
+
+    def __init__(
+        self, *, count: int = 11, batch_size: int = 4, fault: str = "", delay_s: float = 0.0, pids: str = ""
+    ):
+        self.batch_size, self.image_count = batch_size, count
+        self.fault, self.delay_s, self.pids = fault, delay_s, pids
+        self.closed = False
+
+    def warm_up(self):
+        if self.fault == "hang in warm-up":
+            threading.Event().wait()
+        if self.fault == "response lost":
+            answer_all_but(5)
+        if self.fault == "response twice":
+            answer_twice(5)
+        if self.pids:
+            helper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+            Path(self.pids).write_text(f"{os.getpid()} {helper.pid}")
+
+    def generate(self, indices):
+        assert indices.dtype == np.int64
+        assert 1 <= len(indices) <= self.batch_size
+        time.sleep(self.delay_s)
+        images = (np.arange(192) + 7 * indices[:, None]).astype(np.uint8).reshape(-1, 8, 8, 3)
+        return self.strike(images) if 5 in indices else images
+
+    def close(self):
+        print("source closed")
+
+    def strike(self, images):
+        match self.fault:
+            case "raise":
+                raise ValueError("no image for caption 5")
+            case "hang":
+                threading.Event().wait()
+            case "exit":
+                sys.exit(0)
+            case "vanish":
+                os._exit(0)
+            case "SIGABRT":
+                os.abort()
+            case "SIGKILL":
+                os.kill(os.getpid(), signal.SIGKILL)
+            case "one short":
+                return images[:-1]
+            case "float":
+                return images.astype(np.float32)
+            case "channels first":
+                return np.ascontiguousarray(images.transpose(0, 3, 1, 2))
+            case "strided":
+                return images[:, :, ::-1]
+            case "other size":
+                return np.zeros((len(images), 4, 4, 3), np.uint8)
+            case "list":
+                return images.tolist()
+        return images
+
+
+def answer_all_but(position):
+    """Make the hand-over lose the response at `position` of the run."""
+    intact, seen = sut.hand_over, []
+
+    def hand_over(ids, images):
+        keep = np.array([len(seen) + i != position for i in range(len(ids))])
+        seen.extend(ids)
+        return intact(ids[keep], np.ascontiguousarray(images[keep]))
+
+    sut.hand_over = hand_over
+
+
+def answer_twice(position):
+    """Make the hand-over repeat the response at `position` of the run."""
+    intact, seen = sut.hand_over, []
+
+    def hand_over(ids, images):
+        times = np.array([1 + (len(seen) + i == position) for i in range(len(ids))])
+        seen.extend(ids)
+        return intact(np.repeat(ids, times), np.repeat(images, times, axis=0))
+
+    sut.hand_over = hand_over
+
+
+def corrupt_bundle():
+    raise AssetError(
+        "the bundle is corrupt", got="abc", expected="def", source="model.safetensors", fix="get it again"
+    )
