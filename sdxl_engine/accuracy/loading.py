@@ -75,7 +75,8 @@ def load_statistics(path: Path, dims: int) -> Statistics:
         AssetError: the file is missing, damaged, lacks a key, has another size, or is not finite.
     """
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        # Opened here: numpy leaves a path that turns out to be no archive open.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             mu, sigma = (archive[key].astype(np.float64) for key in ("mu", "sigma"))
     except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise AssetError(

@@ -95,8 +95,8 @@ def ranges_from_dict(value: Any, source: object = "accuracy ranges") -> Accuracy
 def judge(scores: Scores, ranges: AccuracyRanges) -> Verdict:
     """Whether both scores lie in their ranges, unrounded, both ends inclusive.
 
-    Ranges say nothing of another metric variant or another count of captions, so there `passed` is None and the
-    line claims no pass. A score that is not finite fails whatever the ranges hold for.
+    Ranges say nothing of another metric variant or count of captions, so there `passed` is None and the line
+    claims no pass. A score that is not finite fails whatever the ranges hold for.
     """
     reason = ""
     if scores.variant != ranges.variant:
@@ -112,9 +112,7 @@ def judge(scores: Scores, ranges: AccuracyRanges) -> Verdict:
         return Verdict(passed=None, line=line, reason=reason)
     outside = [name for name, score, valid in metrics if score not in valid]
     if outside:
-        return Verdict(
-            passed=False, line=line, reason=f"outside the {ranges.name} range: {', '.join(outside)}"
-        )
+        return Verdict(passed=False, line=line, reason=f"outside {ranges.name} range: {', '.join(outside)}")
     return Verdict(passed=True, line=line)
 
 

@@ -25,7 +25,7 @@ class Scorer:
     """CLIP score and FID of one run's images, which are told apart by their ids.
 
     Kept are one float for each id, one embedding for each different caption, and the moments of the features:
-    memory does not grow with the images. The order and batches they come in change the scores by rounding only.
+    memory does not grow with the images. Their order and batches change the scores by rounding only.
 
     Args:
         networks: The metric variant.
