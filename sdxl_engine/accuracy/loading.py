@@ -78,7 +78,8 @@ def load_statistics(path: Path, dims: int) -> Statistics:
         # Opened here: numpy leaves a path that turns out to be no archive open.
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             mu, sigma = (archive[key].astype(np.float64) for key in ("mu", "sigma"))
-    except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    # TypeError: a single array is no context manager.
+    except (OSError, KeyError, TypeError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise AssetError(
             "the FID statistics cannot be read",
             got="no such file" if not path.is_file() else error,

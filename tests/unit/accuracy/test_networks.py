@@ -163,3 +163,10 @@ def test_wrong_statistics_are_refused(folder, arrays, words):
     np.savez(folder / "statistics.npz", **arrays)
     with pytest.raises(AssetError, match=words):
         load_shapes_metrics(folder)
+
+
+def test_a_single_array_is_no_statistics(folder):
+    with (folder / "statistics.npz").open("wb") as file:
+        np.save(file, np.zeros(8))
+    with pytest.raises(AssetError, match="cannot be read"):
+        load_shapes_metrics(folder)
