@@ -71,13 +71,14 @@ class Range:
 
 @dataclass(frozen=True)
 class AccuracyRanges:
-    """The ranges one gate applies, the count of captions they hold for, and how they came about."""
+    """The ranges one gate applies, what they hold for (captions, metric variant), and how they came about."""
 
     name: str
     clip: Range
     fid: Range
     count: int
     origin: str
+    variant: str = "mlperf"
 
 
 @dataclass(frozen=True)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 POOLED = 2
-"""Side of the grid that the last feature map is averaged to; 2 keeps left apart from right and top from bottom."""
+"""Side of the grid that the last map is averaged to; 2 keeps left apart from right and top from bottom."""
 
 GROUP_WIDTH = 8
 """Channels per normalisation group."""
@@ -17,11 +20,11 @@ GROUP_WIDTH = 8
 class FeatureNetwork(nn.Module):
     """Images to feature vectors, as Inception's pool3 layer does for the official FID, but small.
 
-    Each stage halves the side: a 3x3 convolution of stride 2, group normalisation, SiLU. The last map is averaged to
-    a 2x2 grid and projected. The grid keeps coarse position, which a global average would lose (a red circle left of
-    a blue square must not look like a blue square left of a red circle). Group normalisation does not look at other
-    images, so features do not depend on the batch, in training or in evaluation. The projection has no activation
-    after it: FID models the features as a Gaussian.
+    Each stage halves the side: a 3x3 convolution of stride 2, group normalisation, SiLU. The last map is
+    averaged to a 2x2 grid and projected. The grid keeps coarse position, which a global average would lose
+    (a red circle left of a blue square must not look like a blue square left of a red circle). Group
+    normalisation does not look at other images, so features do not depend on the batch, in training or in
+    evaluation. The projection has no activation after it: FID models the features as a Gaussian.
 
     About 0.13 million parameters with four stages of 24, 48, 72 and 96 channels and 64 features.
 

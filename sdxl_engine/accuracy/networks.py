@@ -1,0 +1,238 @@
+"""The networks a metric variant scores with, and the identity that says which they were."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+from sdxl_engine.accuracy.clip import image_transform
+from sdxl_engine.accuracy.fid import network_input
+from sdxl_engine.accuracy.loading import load_statistics, load_weights, read_config, tree_sha256
+from sdxl_engine.errors import AssetError, UnavailableError
+from sdxl_engine.files import sha256
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    import numpy as np
+    import torch
+    from numpy.typing import NDArray
+
+    from sdxl_engine.accuracy.fid import Statistics
+
+
+CLIP_ARGUMENTS = ("embed_dim", "quick_gelu", "vision_cfg", "text_cfg")
+"""Of `open_clip.CLIP`, in a bundle's `clip/config.json`."""
+
+
+class ClipModel(Protocol):
+    """The two towers, as `open_clip.CLIP` has them."""
+
+    def encode_image(self, image: torch.Tensor, /) -> torch.Tensor:
+        """Pixels (B, 3, S, S) float32 to embeddings (B, E) float32, not normalised."""
+
+    def encode_text(self, text: torch.Tensor, /) -> torch.Tensor:
+        """Ids (B, L) int64 to embeddings (B, E) float32, not normalised."""
+
+
+@dataclass(frozen=True)
+class ClipNetwork:
+    """What the CLIP score is computed with.
+
+    Args:
+        model: float32, in evaluation mode.
+        preprocess: One image (H, W, 3) uint8 RGB to the model's input (3, S, S) float32.
+        tokenise: B captions to (B, L) int64.
+        identity: sha256 of each file, activation class, resize.
+    """
+
+    model: ClipModel
+    preprocess: Callable[[NDArray[np.uint8]], torch.Tensor]
+    tokenise: Callable[[Sequence[str]], torch.Tensor]
+    identity: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class FidNetwork:
+    """What FID's features are computed with.
+
+    Args:
+        module: (B, 3, S, S) float32 in [-1, 1] to (B, D) or (B, D, 1, 1) float32; in evaluation mode.
+        image_size: S, pixels.
+        dims: D.
+        identity: sha256 of each file, resize.
+    """
+
+    module: Callable[[torch.Tensor], torch.Tensor]
+    image_size: int
+    dims: int
+    identity: dict[str, str] = field(default_factory=dict)
+
+    def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Features (B, D) of a batch of images (B, H, W, 3) uint8 RGB, 0 to 255."""
+        import torch
+
+        with torch.inference_mode():
+            features = self.module(network_input(images, self.image_size)).reshape(len(images), self.dims)
+            array: NDArray[np.float32] = features.numpy()
+        return array
+
+
+@dataclass(frozen=True)
+class MetricNetworks:
+    """One metric variant: scores of different variants do not compare.
+
+    Args:
+        variant: `mlperf` or `shapes`.
+        clip: For the CLIP score.
+        features: For FID.
+        statistics: Of the true images' features, which FID measures the distance to.
+        identity: Of all of them together; a score is only worth as much as what it was computed with.
+    """
+
+    variant: str
+    clip: ClipNetwork
+    features: FidNetwork
+    statistics: Statistics
+    identity: dict[str, str] = field(default_factory=dict)
+
+
+def load_shapes_metrics(folder: Path) -> MetricNetworks:
+    """Load the embedded model's metrics.
+
+    Args:
+        folder: With `clip/`, `features/` and `statistics.npz`.
+
+    Raises:
+        AssetError: a file is missing or damaged, or does not fit the others.
+        UnavailableError: a library of the extra `metrics` is not installed.
+    """
+    clip = load_clip_network(folder)
+    features = load_fid_network(folder)
+    statistics = load_statistics(folder / "statistics.npz", features.dims)
+    identity = {
+        "variant": "shapes",
+        "statistics_sha256": sha256(folder / "statistics.npz"),
+        "precision": "fp32",
+    }
+    identity |= clip.identity | features.identity
+    return MetricNetworks("shapes", clip, features, statistics, identity)
+
+
+def load_clip_network(folder: Path) -> ClipNetwork:
+    """Load `clip/` of a metrics folder.
+
+    Raises:
+        AssetError: a file is missing or damaged, does not fit the others, or the activation is not QuickGELU.
+        UnavailableError: a library of the extra `metrics` is not installed.
+    """
+    try:
+        import open_clip
+        import torch
+        import torchvision  # noqa: F401  image_transform needs it
+    except ModuleNotFoundError as error:
+        raise UnavailableError(
+            "the CLIP score needs a library that is not installed",
+            got=f"no module {error.name!r}",
+            expected="the libraries of the extra `metrics`",
+            fix="pip install 'pytest-sdxl[metrics]'",
+        ) from None
+    folder = folder / "clip"
+    path = folder / "config.json"
+    what = "the CLIP metric's configuration"
+    config = read_config(path, what, (*CLIP_ARGUMENTS, "mean", "std"))
+    try:
+        # The weights drawn here are overwritten; a caller's own random numbers must not move for them.
+        with torch.random.fork_rng(devices=[]):
+            model = open_clip.CLIP(**{key: config[key] for key in CLIP_ARGUMENTS})
+        transform = image_transform(config["vision_cfg"]["image_size"], config["mean"], config["std"])
+        context_length = int(config["text_cfg"]["context_length"])
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise AssetError(f"{what} builds no network", got=repr(error), source=path) from None
+    _check_quick_gelu(model, path)
+    load_weights(model, folder / "model.safetensors")
+    identity = {
+        "clip_weights_sha256": sha256(folder / "model.safetensors"),
+        "clip_config_sha256": sha256(path),
+        "clip_tokenizer_sha256": tree_sha256(folder / "tokenizer"),
+        "clip_activation": "QuickGELU",
+        "clip_resize": f"{config['vision_cfg']['image_size']} PIL bicubic antialias",
+    }
+    tokenise = _load_tokenizer(folder / "tokenizer", context_length, model.vocab_size)
+    return ClipNetwork(model, transform, tokenise, identity)
+
+
+def _check_quick_gelu(model: Any, path: Path) -> None:
+    """Look at the layers themselves: open_clip builds plain GELU with at most a warning, and scores differ.
+
+    See https://github.com/mlfoundations/open_clip/issues/771.
+    """
+    blocks = [*model.visual.transformer.resblocks, *model.transformer.resblocks]
+    found = {type(block.mlp.gelu).__name__ for block in blocks}
+    if found != {"QuickGELU"}:
+        raise AssetError(
+            "the CLIP metric has another activation than the reference's",
+            got=", ".join(sorted(found)),
+            expected="QuickGELU in every block of both towers",
+            source=path,
+            fix='"quick_gelu": true',
+        )
+
+
+def _load_tokenizer(
+    folder: Path, context_length: int, vocab_size: int
+) -> Callable[[Sequence[str]], torch.Tensor]:
+    import torch
+    from transformers import CLIPTokenizer
+
+    # from_pretrained would take a folder that is not there for a name to download.
+    for name in ("vocab.json", "merges.txt"):
+        if not (folder / name).is_file():
+            raise AssetError("the CLIP metric's tokenizer is incomplete", got=f"no {name}", source=folder)
+    tokenizer = CLIPTokenizer.from_pretrained(folder)
+    end = tokenizer.eos_token_id
+    if end is None or end != len(tokenizer) - 1 or end >= vocab_size:
+        raise AssetError(
+            "the CLIP metric's tokenizer does not fit its text tower",
+            got=f"end of text {end} of {len(tokenizer)} ids",
+            expected=f"the highest id, below {vocab_size}: the tower pools where the id is highest",
+            source=folder,
+        )
+
+    def tokenise(captions: Sequence[str]) -> torch.Tensor:
+        rows = tokenizer(list(captions), truncation=True, max_length=context_length)["input_ids"]
+        ids = torch.zeros(len(rows), context_length, dtype=torch.int64)
+        for padded, row in zip(ids, rows, strict=True):
+            padded[: len(row)] = torch.tensor(row)
+        return ids
+
+    return tokenise
+
+
+def load_fid_network(folder: Path) -> FidNetwork:
+    """Load `features/` of a metrics folder.
+
+    Raises:
+        AssetError: a file is missing or damaged, or does not fit the others.
+    """
+    import torch
+
+    from sdxl_engine.accuracy.feature_network import FeatureNetwork
+
+    folder = folder / "features"
+    path = folder / "config.json"
+    what = "the feature network's configuration"
+    config = read_config(path, what, ("image_size", "channels", "dims"))
+    try:
+        with torch.random.fork_rng(devices=[]):
+            module = FeatureNetwork(tuple(config["channels"]), config["dims"])
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise AssetError(f"{what} builds no network", got=repr(error), source=path) from None
+    load_weights(module, folder / "model.safetensors")
+    identity = {
+        "fid_weights_sha256": sha256(folder / "model.safetensors"),
+        "fid_config_sha256": sha256(path),
+        "fid_resize": f"{config['image_size']} bilinear, no antialias, align_corners=False",
+    }
+    return FidNetwork(module, config["image_size"], config["dims"], identity)
