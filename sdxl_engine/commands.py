@@ -76,7 +76,7 @@ def run(settings: RunSettings, _arguments: argparse.Namespace) -> Outcome:
             print(result.verdict.line)
             passed &= result.verdict.passed is True
             if result.verdict.reason:
-                print(f"  not judged: {result.verdict.reason}")
+                print(f"  {result.verdict.reason}")
         else:
             rate = result.loadgen.samples_per_second
             validity = "VALID" if result.loadgen.valid else "INVALID"
@@ -118,7 +118,7 @@ def score(settings: RunSettings, arguments: argparse.Namespace) -> Outcome:
     _, verdict = measure.judged(model, scores)
     print(verdict.line)
     if verdict.reason:
-        print(f"  not judged: {verdict.reason}")
+        print(f"  {verdict.reason}")
     return Outcome(verdict.passed is not False, {"scores": scores, "verdict": verdict})
 
 

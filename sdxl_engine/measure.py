@@ -119,6 +119,7 @@ def _spec(settings: RunSettings, model: ModelSource, mode: Mode, samples: int) -
         min_query_count=samples,
         min_duration_ms=model.min_duration_ms,
         log_dir=log_dir / settings.model_opt / mode,
+        stall_timeout_s=settings.timeout_s,
         factory="sdxl_engine.assemble:image_source",
         factory_options={"settings": settings.to_json()},
         # A pipeline of the user's is looked for where the command was given.

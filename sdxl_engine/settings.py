@@ -32,6 +32,7 @@ class RunSettings:
         pipeline: `module:callable` that builds the pipeline under test in the run's process; None takes our own.
         captions: A captions file (TSV) in place of the model's own.
         build_dir: Where engines, logs and results go.
+        timeout_s: Seconds without an answered batch after which a run is killed.
     """
 
     model: str = "auto"
@@ -44,6 +45,7 @@ class RunSettings:
     pipeline: str | None = None
     captions: Path | None = None
     build_dir: Path = Path("build")
+    timeout_s: float = 600.0
 
     def to_json(self) -> dict[str, Any]:
         """The settings as values that JSON can carry; paths become absolute, for a process with another folder."""
@@ -84,6 +86,13 @@ class RunSettings:
                 expected="a count of captions, 1 or more",
                 source=origin.get("samples", "samples"),
                 fix="leave it out to take the model's own default",
+            )
+        if not self.timeout_s > 0:
+            raise UsageError(
+                "a run needs time",
+                got=self.timeout_s,
+                expected="seconds, more than 0",
+                source=origin.get("timeout_s", "timeout_s"),
             )
         if self.pipeline is not None and ":" not in self.pipeline:
             raise UsageError(

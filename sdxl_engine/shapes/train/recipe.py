@@ -42,7 +42,10 @@ class Recipe:
         unconditional: Share of the denoiser's training captions replaced by the negative prompt.
         ema: Decay per step of the denoiser's averaged weights, which are the ones kept.
         captions: Validation captions.
-        reference_counts: Counts of captions for which reference scores and ranges are stored.
+        reference_counts: Counts of captions for which reference scores and ranges are stored; the last is the default.
+        performance_samples: Default captions of a performance run.
+        clip_percent: Width of the CLIP range to each side of the reference's score, percent.
+        fid_percent: Likewise for FID.
     """
 
     vae: Stage = Stage(steps=3500, batch=96, rate=2e-3, warmup=100, decay=0.7)
@@ -55,13 +58,16 @@ class Recipe:
     ema: float = 0.999
     captions: int = 5000
     reference_counts: tuple[int, ...] = (128, 512)
+    performance_samples: int = 192
+    clip_percent: float = 1.0
+    fid_percent: float = 10.0
 
 
 def tiny() -> Recipe:
     """The same recipe in miniature: seconds on a CPU, to test the code; it learns nothing."""
 
     def stage(batch: int) -> Stage:
-        return Stage(steps=2, batch=batch, rate=1e-3, warmup=1, decay=0.5)
+        return Stage(steps=6, batch=batch, rate=1e-3, warmup=1, decay=0.5)
 
     return Recipe(
         vae=stage(4),

@@ -9,9 +9,8 @@ from sdxl_engine.models.spec import NETWORKS
 
 
 @pytest.fixture(scope="module")
-def engines(bundle, spec, tmp_path_factory):
-    cache = tmp_path_factory.getbasetemp().parent / "engines"  # shared by the workers of one session
-    made = {name: create_engine(resolve_engine(name), bundle, spec, cache) for name in ENGINES}
+def engines(bundle, spec, build_dir):
+    made = {name: create_engine(resolve_engine(name), bundle, spec, build_dir / "engines") for name in ENGINES}
     yield made
     for engine in made.values():
         engine.close()

@@ -1,0 +1,73 @@
+"""The real gate on the real run must go red for each of these faults, one at a time, and stay green without."""
+
+import dataclasses
+import math
+from pathlib import Path
+
+import pytest
+
+from pytest_sdxl.gates import assert_accuracy
+from sdxl_engine.accuracy.networks import FidNetwork
+from sdxl_engine.errors import LoadgenError
+from sdxl_engine.measure import measure
+from sdxl_engine.settings import RunSettings
+
+SAMPLES = 128
+"""The smaller of the counts that the embedded model has ranges for."""
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def settings(build_dir, monkeypatch):
+    monkeypatch.chdir(ROOT)  # a pipeline under test is looked for where the command is given
+    return RunSettings(model="shapes", model_opt="DeepCache", samples=SAMPLES, build_dir=build_dir)
+
+
+def gated(settings, fault):
+    measurement = measure(
+        dataclasses.replace(settings, pipeline=f"tests.support.sabotage:{fault}"), "AccuracyOnly"
+    )
+    print(f"{fault}: CLIP {measurement.scores.clip:.3f}, FID {measurement.scores.fid:.3f}, {measurement.ranges}")
+    assert_accuracy(measurement)
+
+
+def test_an_intact_pipeline_passes(settings):
+    gated(settings, "intact")
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        "wrong_sigma",
+        "no_guidance",
+        "swapped_guidance_rows",
+        "shifted_captions",
+        "stale_cache",
+        "unscaled_noise",
+        "unscaled_latents",
+        "swapped_red_and_blue",
+        "one_in_ten_black",
+    ],
+)
+def test_a_fault_fails_the_gate(settings, fault):
+    with pytest.raises(pytest.fail.Exception, match="accuracy is out of range"):
+        gated(settings, fault)
+
+
+def test_a_lost_response_fails_the_run(settings):
+    with pytest.raises(LoadgenError, match="1 missing"):
+        gated(dataclasses.replace(settings, timeout_s=30.0), "lost_response")
+
+
+def test_scores_that_are_not_numbers_fail_the_gate(settings, monkeypatch):
+    features = FidNetwork.__call__
+
+    def one_bad_row(self, images):
+        array = features(self, images).copy()
+        array[0, 0] = math.nan
+        return array
+
+    monkeypatch.setattr(FidNetwork, "__call__", one_bad_row)
+    with pytest.raises(pytest.fail.Exception, match="FID_SCORE nan"):
+        gated(settings, "intact")
