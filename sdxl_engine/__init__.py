@@ -1,3 +1,3 @@
-"""The engine library behind pytest-sdxl: models, engines, pipeline, LoadGen runs and accuracy; it knows nothing of pytest."""
+"""The engine library behind pytest-sdxl: models, engines, pipeline, LoadGen runs, accuracy."""
 
 __version__ = "0.1.0"

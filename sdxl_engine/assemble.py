@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 
 from sdxl_engine.assets.captions import first_captions
@@ -19,6 +18,8 @@ from sdxl_engine.schedule import deep_steps, read_schedule
 from sdxl_engine.settings import RunSettings
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sdxl_engine.loadgen.source import ImageSource
 
 BATCH_SIZE = 8
@@ -66,6 +67,9 @@ def image_source(settings: dict[str, Any]) -> ImageSource:
         build = cast("Callable[[RunSettings], ImageSource]", getattr(importlib.import_module(module), name))
     except (ImportError, AttributeError) as error:
         raise UsageError(
-            "the pipeline under test cannot be imported", got=error, expected="module:callable", source=run.pipeline
+            "the pipeline under test cannot be imported",
+            got=error,
+            expected="module:callable",
+            source=run.pipeline,
         ) from error
     return build(run)

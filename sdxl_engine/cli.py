@@ -6,12 +6,15 @@ import argparse
 import dataclasses
 import json
 import sys
-from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sdxl_engine import __version__, commands
 from sdxl_engine.errors import SdxlError
 from sdxl_engine.settings import MODEL_OPTS, TEST_MODES, RunSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 _DEFAULTS = RunSettings()
 
@@ -20,7 +23,9 @@ def _options() -> argparse.ArgumentParser:
     """The options that every subcommand about a model shares."""
     shared = argparse.ArgumentParser(add_help=False)
     shared.add_argument(
-        "--model", default=_DEFAULTS.model, help="auto, shapes, or the folder of an SDXL checkpoint (default: auto)"
+        "--model",
+        default=_DEFAULTS.model,
+        help="auto, shapes, or the folder of an SDXL checkpoint (default: auto)",
     )
     shared.add_argument("--model-opt", default="DeepCache", help=f"{', '.join(MODEL_OPTS)} (default: DeepCache)")
     shared.add_argument("--engine", default=_DEFAULTS.engine, help="name of an engine (default: auto)")
@@ -29,7 +34,10 @@ def _options() -> argparse.ArgumentParser:
     shared.add_argument("--captions", type=Path, metavar="FILE", help="captions (TSV) in place of the model's own")
     shared.add_argument("--pipeline", metavar="MODULE:CALLABLE", help="the pipeline under test (default: our own)")
     shared.add_argument(
-        "--build-dir", type=Path, default=_DEFAULTS.build_dir, help="where engines and logs go (default: build)"
+        "--build-dir",
+        type=Path,
+        default=_DEFAULTS.build_dir,
+        help="where engines and logs go (default: build)",
     )
     shared.add_argument("--json", type=Path, metavar="FILE", help="write the result as JSON")
     return shared

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import math
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sdxl_engine import measure
 from sdxl_engine.assets.captions import first_captions
@@ -19,8 +17,13 @@ from sdxl_engine.environment import environment
 from sdxl_engine.errors import AssetError
 from sdxl_engine.files import folder_written_whole, write_json
 from sdxl_engine.models.source import resolve_model
-from sdxl_engine.results import Measurement
-from sdxl_engine.settings import RunSettings
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable
+
+    from sdxl_engine.results import Measurement
+    from sdxl_engine.settings import RunSettings
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,7 @@ class Outcome:
 
 
 def plain(value: Any) -> Any:
-    """Dataclasses, paths and NaN as what JSON can carry; NaN and infinity become their names, since JSON has neither."""
+    """Dataclasses, paths and NaN as what JSON can carry; NaN and infinity become their names."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return plain(dataclasses.asdict(value))
     if isinstance(value, dict):
@@ -143,7 +146,9 @@ def doctor(settings: RunSettings, _arguments: argparse.Namespace) -> Outcome:
     report = {
         "would run": measure.describe(settings),
         "engines": {
-            name: f"needs {', '.join(entry.missing)}: pip install 'pytest-sdxl[{entry.extra}]'" if entry.missing else "ready"
+            name: f"needs {', '.join(entry.missing)}: pip install 'pytest-sdxl[{entry.extra}]'"
+            if entry.missing
+            else "ready"
             for name, entry in ENGINES.items()
         },
         "environment": environment(),

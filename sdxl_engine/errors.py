@@ -1,18 +1,21 @@
-"""The errors a user can meet, each with its four parts: what was got, what was expected, where it came from, what to do.
+"""The errors a user can meet, each saying what was got and expected, where it came from, what to do.
 
-    SdxlError
-    ├── UsageError          an option or argument that cannot work        (exit status 4)
-    │   └── UnavailableError    needs a library or device that is not here (exit status 4)
-    ├── AssetError          a file that is missing, corrupt or malformed   (exit status 1)
-    ├── EngineError         a network that did not build or did not run    (exit status 1)
-    ├── LoadgenError        a LoadGen test that crashed, hung or is INVALID (exit status 1)
-    └── AccuracyError       scores that cannot be computed or lie outside  (exit status 1)
+SdxlError
+├── UsageError          an option or argument that cannot work        (exit status 4)
+│   └── UnavailableError    needs a library or device that is not here (exit status 4)
+├── AssetError          a file that is missing, corrupt or malformed   (exit status 1)
+├── EngineError         a network that did not build or did not run    (exit status 1)
+├── LoadgenError        a LoadGen test that crashed, hung or is INVALID (exit status 1)
+└── AccuracyError       scores that cannot be computed or lie outside  (exit status 1)
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 
 class SdxlError(Exception):
@@ -79,5 +82,9 @@ def unknown_choice(what: str, got: str, choices: Iterable[str], *, source: str) 
     near = difflib.get_close_matches(got.casefold(), by_fold, n=1)
     fix = f"did you mean {by_fold[near[0]]!r}?" if near else None
     return UsageError(
-        f"unknown {what} {got!r}", got=repr(got), expected="one of " + ", ".join(allowed), source=source, fix=fix
+        f"unknown {what} {got!r}",
+        got=repr(got),
+        expected="one of " + ", ".join(allowed),
+        source=source,
+        fix=fix,
     )

@@ -7,12 +7,14 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sdxl_engine.errors import AssetError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 def sha256(path: Path) -> str:

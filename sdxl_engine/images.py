@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +10,10 @@ from PIL import Image
 
 from sdxl_engine.errors import AccuracyError, AssetError
 from sdxl_engine.loadgen.logs import accuracy_entries
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+    from pathlib import Path
 
 Batch = tuple[list[int], NDArray[np.uint8]]
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import importlib.util
 import time
-from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -17,15 +16,17 @@ from sdxl_engine.assets.captions import first_captions
 from sdxl_engine.engines.registry import resolve_engine
 from sdxl_engine.environment import environment
 from sdxl_engine.errors import UnavailableError
-from sdxl_engine.loadgen.heartbeat import Progress
 from sdxl_engine.loadgen.runner import run_loadgen
 from sdxl_engine.loadgen.spec import LoadgenSpec
 from sdxl_engine.models.source import ModelSource, resolve_model
-from sdxl_engine.results import AccuracyRanges, LoadgenResult, Measurement, Scores, Verdict
-from sdxl_engine.settings import RunSettings
+from sdxl_engine.results import AccuracyRanges, Measurement, Scores, Verdict
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sdxl_engine.loadgen.heartbeat import Progress
     from sdxl_engine.pipeline import Pipeline
+    from sdxl_engine.settings import RunSettings
 
 Mode = Literal["AccuracyOnly", "PerformanceOnly"]
 _SCORER_NEEDS = ("torch", "open_clip", "torchvision", "safetensors", "PIL")

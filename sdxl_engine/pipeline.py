@@ -6,19 +6,24 @@ any engine. Each step is a method of its own, so that a variant overrides just w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from sdxl_engine.assets.tokens import TokenTable
-from sdxl_engine.engines.base import Engine
 from sdxl_engine.models.prompts import GUIDANCE_SCALE
 from sdxl_engine.models.spec import CACHED_FEATURES, TensorSpec
-from sdxl_engine.schedule import EulerSchedule
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+
+    from numpy.typing import NDArray
+
+    from sdxl_engine.assets.tokens import TokenTable
+    from sdxl_engine.engines.base import Engine
+    from sdxl_engine.schedule import EulerSchedule
 
 
 @dataclass(frozen=True)

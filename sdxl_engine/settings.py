@@ -50,9 +50,7 @@ class RunSettings:
     def to_json(self) -> dict[str, Any]:
         """The settings as values that JSON can carry; paths become absolute, for a process with another folder."""
         values = dataclasses.asdict(self)
-        return {
-            name: str(value.absolute()) if isinstance(value, Path) else value for name, value in values.items()
-        }
+        return {name: str(value.absolute()) if isinstance(value, Path) else value for name, value in values.items()}
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> RunSettings:

@@ -180,9 +180,7 @@ def _check_quick_gelu(model: Any, path: Path) -> None:
         )
 
 
-def _load_tokenizer(
-    folder: Path, context_length: int, vocab_size: int
-) -> Callable[[Sequence[str]], torch.Tensor]:
+def _load_tokenizer(folder: Path, context_length: int, vocab_size: int) -> Callable[[Sequence[str]], torch.Tensor]:
     import torch
     from transformers import CLIPTokenizer
 

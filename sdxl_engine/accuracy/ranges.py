@@ -19,7 +19,7 @@ OFFICIAL = AccuracyRanges(
 """The closed division's ranges, the same from v4.0 to v6.1; both ends belong to them, at full precision."""
 
 
-def derive(  # noqa: PLR0917  the order is: the reference, its percentages, what they hold for
+def derive(
     name: str,
     reference_clip: float,
     reference_fid: float,

@@ -37,9 +37,7 @@ class Scorer:
         if not captions:
             raise AccuracyError("there is nothing to score", got="no captions")
         if batch_size < 1:
-            raise AccuracyError(
-                "the scorer's batch size is not positive", got=batch_size, expected="1 or more"
-            )
+            raise AccuracyError("the scorer's batch size is not positive", got=batch_size, expected="1 or more")
         self.networks = networks
         self.captions = captions
         self.batch_size = batch_size
@@ -117,9 +115,7 @@ class Scorer:
             )
         twice = [key for key, count in Counter(ids).items() if count > 1 or key in self._per_id]
         if twice:
-            raise AccuracyError(
-                "a second image for the same id", got=_first(twice), expected="one image for each id"
-            )
+            raise AccuracyError("a second image for the same id", got=_first(twice), expected="one image for each id")
 
     def _check_images(self, ids: list[int], images: NDArray[np.uint8]) -> None:
         size = self._image_shape or ("H", "W", 3)

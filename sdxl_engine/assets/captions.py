@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import csv
 from dataclasses import dataclass
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sdxl_engine.errors import AssetError, UsageError
 from sdxl_engine.files import written_whole
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 COLUMNS = ("id", "image_id", "caption", "height", "width", "file_name", "coco_url")
 """Source: mlcommons/inference text_to_image, captions_source.tsv."""
@@ -76,7 +79,10 @@ def first_captions(path: Path, count: int) -> list[Caption]:
     captions = read_captions(path)
     if count > len(captions):
         raise UsageError(
-            "there are not that many captions", got=f"{count} samples", expected=f"at most {len(captions)}", source=path
+            "there are not that many captions",
+            got=f"{count} samples",
+            expected=f"at most {len(captions)}",
+            source=path,
         )
     return captions[:count]
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from sdxl_engine.errors import AssetError
-from sdxl_engine.models.spec import ModelSpec
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from sdxl_engine.models.spec import ModelSpec
 
 
 def read_latent(path: Path, spec: ModelSpec) -> Tensor:
@@ -28,7 +32,8 @@ def read_latent(path: Path, spec: ModelSpec) -> Tensor:
     if array.shape != expected or array.dtype != np.float32 or not np.isfinite(array).all():
         raise AssetError(
             "the initial latent does not fit the model",
-            got=f"{array.shape} {array.dtype}" + ("" if np.isfinite(array).all() else " with values that are not finite"),
+            got=f"{array.shape} {array.dtype}"
+            + ("" if np.isfinite(array).all() else " with values that are not finite"),
             expected=f"{expected} float32",
             source=path,
         )

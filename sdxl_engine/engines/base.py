@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor
 
 from sdxl_engine.errors import EngineError
-from sdxl_engine.models.spec import ModelSpec
+
+if TYPE_CHECKING:
+    from sdxl_engine.models.spec import ModelSpec
 
 Buffers = Mapping[str, Tensor]
 

@@ -1,16 +1,19 @@
-"""Built engine files under a content address: what they are made of decides where they lie, so stale ones are never run."""
+"""Built engine files under a content address: their ingredients decide where they lie, so stale ones never run."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from filelock import FileLock
 
 from sdxl_engine.errors import AssetError
 from sdxl_engine.files import folder_written_whole, read_json, sha256, tree_files, write_json
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
 
 MANIFEST = "manifest.json"
 
@@ -21,9 +24,7 @@ def content_key(ingredients: Mapping[str, object]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def built_once(
-    cache: Path, name: str, ingredients: Mapping[str, object], build: Callable[[Path], None]
-) -> Path:
+def built_once(cache: Path, name: str, ingredients: Mapping[str, object], build: Callable[[Path], None]) -> Path:
     """The folder that `build` fills from `ingredients`, made on first use.
 
     Safe with several processes: one builds, the others wait. A folder whose files do not match its manifest (a damaged

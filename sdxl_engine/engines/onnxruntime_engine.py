@@ -1,12 +1,12 @@
-"""Engine `onnxruntime`: the five ONNX files on ONNX Runtime's CPU provider, reading and writing the caller's buffers."""
+"""Engine `onnxruntime`: the five ONNX files on ONNX Runtime's CPU provider, on the caller's buffers."""
 
 from __future__ import annotations
 
 import importlib.metadata
 import inspect
 import os
-from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnxruntime
@@ -19,6 +19,9 @@ from sdxl_engine.export import onnx as exporter
 from sdxl_engine.files import sha256, tree_files
 from sdxl_engine.models import load, text, unet_split
 from sdxl_engine.models.spec import ONNX_FOLDERS, ModelSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _BUILT_WITH = ("torch", "onnx", "onnxscript", "diffusers", "transformers")
 _BUILT_BY = (exporter, load, text, unet_split)
@@ -72,9 +75,7 @@ class OnnxRuntimeEngine:
 def create(checkpoint: Path, spec: ModelSpec, cache: Path) -> OnnxRuntimeEngine:
     """Export the checkpoint's networks where the cache has none that fit, and load them."""
     ingredients = {
-        "weights": {
-            f"{part}/{name}": sha256(path) for part in _PARTS for name, path in tree_files(checkpoint / part)
-        },
+        "weights": {f"{part}/{name}": sha256(path) for part in _PARTS for name, path in tree_files(checkpoint / part)},
         "opset": exporter.OPSET,
         "precision": "fp32",
         "libraries": {name: importlib.metadata.version(name) for name in _BUILT_WITH},

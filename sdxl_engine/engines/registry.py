@@ -5,12 +5,15 @@ from __future__ import annotations
 import importlib
 import importlib.util
 from dataclasses import dataclass
-from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
-from sdxl_engine.engines.base import Engine
 from sdxl_engine.errors import UnavailableError, unknown_choice
-from sdxl_engine.models.spec import ModelSpec
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from sdxl_engine.engines.base import Engine
+    from sdxl_engine.models.spec import ModelSpec
 
 AUTO = "auto"
 
@@ -89,4 +92,4 @@ def create_engine(entry: EngineEntry, checkpoint: Path, spec: ModelSpec, cache: 
         cache: Where built files go, `build/engines`.
     """
     module, _, function = entry.factory.partition(":")
-    return cast(Engine, getattr(importlib.import_module(module), function)(checkpoint, spec, cache))
+    return cast("Engine", getattr(importlib.import_module(module), function)(checkpoint, spec, cache))

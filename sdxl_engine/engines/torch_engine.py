@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
 from sdxl_engine.engines.base import Buffers, check_buffers
 from sdxl_engine.models.load import load_networks
-from sdxl_engine.models.spec import ModelSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from sdxl_engine.models.spec import ModelSpec
 
 
 class TorchEngine:

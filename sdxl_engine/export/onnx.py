@@ -6,13 +6,16 @@ import contextlib
 import io
 import logging
 import warnings
-from collections.abc import Iterator
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
 from sdxl_engine.models.spec import NETWORKS, ONNX_FOLDERS, ModelSpec, NetworkSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
 
 OPSET = 18
 EXAMPLE_IMAGES = 2

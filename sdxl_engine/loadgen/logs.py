@@ -47,9 +47,7 @@ class DetailLog(Mapping[str, Any]):
     @property
     def errors(self) -> tuple[str, ...]:
         """The lines that LoadGen marked as errors, as `key: value`."""
-        return tuple(
-            f"{entry['key']}: {entry['value']}" for entry in self._entries if entry["metadata"]["is_error"]
-        )
+        return tuple(f"{entry['key']}: {entry['value']}" for entry in self._entries if entry["metadata"]["is_error"])
 
     @property
     def effective(self) -> dict[str, Any]:
@@ -128,9 +126,7 @@ def accuracy_entries(path: Path, sample_count: int | None = None) -> Iterator[tu
             else:
                 index, data, more = _entry(line, where)
                 if index in seen:
-                    raise _bad(
-                        where, "a sample was answered twice", f"qsl_idx {index} again", "each index once"
-                    )
+                    raise _bad(where, "a sample was answered twice", f"qsl_idx {index} again", "each index once")
                 if sample_count is not None and index >= sample_count:
                     expected = f"an index below {sample_count}"
                     raise _bad(where, "a response is for no sample of the run", f"qsl_idx {index}", expected)
@@ -138,9 +134,7 @@ def accuracy_entries(path: Path, sample_count: int | None = None) -> Iterator[tu
                 yield index, data
     if open_list or number == 0:
         got = f"{len(seen)} entries and no closing bracket"
-        raise _bad(
-            f"{path}:{number}", "LoadGen's accuracy log is cut off", got, "a closing bracket at its end"
-        )
+        raise _bad(f"{path}:{number}", "LoadGen's accuracy log is cut off", got, "a closing bracket at its end")
     if sample_count is not None and len(seen) < sample_count:
         missing = sorted(set(range(sample_count)) - seen)
         listed = ", ".join(map(str, missing[:10])) + (", …" if len(missing) > 10 else "")
@@ -159,9 +153,7 @@ def _entry(line: bytes, where: str) -> tuple[int, bytes, bool]:
     index = int(head[1])
     if not text:
         expected = "the image's bytes in hex"
-        raise _bad(
-            where, "a response in LoadGen's accuracy log is empty", f"no data for qsl_idx {index}", expected
-        )
+        raise _bad(where, "a response in LoadGen's accuracy log is empty", f"no data for qsl_idx {index}", expected)
     try:
         return index, binascii.unhexlify(text), more
     except binascii.Error as error:

@@ -101,9 +101,7 @@ def _fresh_folder(folder: Path) -> Iterator[int]:
         os.close(lock)
 
 
-def _watched_child(
-    spec: LoadgenSpec, spec_file: Path, lock: int, progress: Callable[[Progress], None]
-) -> Progress:
+def _watched_child(spec: LoadgenSpec, spec_file: Path, lock: int, progress: Callable[[Progress], None]) -> Progress:
     """Start the child and follow it to its end; nothing of its session is left after this, error or not."""
     reading, writing = os.pipe()
     try:

@@ -61,17 +61,13 @@ class LoadgenSpec:
     def __post_init__(self) -> None:
         for name, allowed in (("scenario", SCENARIOS), ("mode", MODES), ("profile", tuple(PROFILES))):
             if getattr(self, name) not in allowed:
-                raise unknown_choice(
-                    f"LoadGen {name}", getattr(self, name), allowed, source=f"LoadgenSpec.{name}"
-                )
+                raise unknown_choice(f"LoadGen {name}", getattr(self, name), allowed, source=f"LoadgenSpec.{name}")
         for name in ("sample_count", "min_query_count", "loaded_count"):
             self._require(name, getattr(self, name) >= 1, "1 or more")
         for name in ("expected_qps", "start_timeout_s", "stall_timeout_s"):
             self._require(name, getattr(self, name) > 0, "more than 0")
         self._require("min_duration_ms", self.min_duration_ms >= 0, "0 or more")
-        self._require(
-            "loaded_count", self.loaded_count <= self.sample_count, f"at most {self.sample_count} samples"
-        )
+        self._require("loaded_count", self.loaded_count <= self.sample_count, f"at most {self.sample_count} samples")
         module, _, function = self.factory.partition(":")
         self._require("factory", bool(module and function), "module:callable")
         try:
@@ -100,9 +96,7 @@ class LoadgenSpec:
         names = {spec_field.name for spec_field in dataclasses.fields(cls)}
         if not isinstance(values, dict) or set(values) != names:
             got = sorted(values) if isinstance(values, dict) else type(values).__name__
-            raise AssetError(
-                "the LoadGen spec has the wrong fields", got=got, expected=sorted(names), source=path
-            )
+            raise AssetError("the LoadGen spec has the wrong fields", got=got, expected=sorted(names), source=path)
         return cls(**values | {"log_dir": Path(values["log_dir"]), "sys_path": tuple(values["sys_path"])})
 
     def _require(self, name: str, holds: bool, expected: str) -> None:

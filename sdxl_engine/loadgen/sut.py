@@ -123,12 +123,7 @@ class BatchingSut:
         fits = len(shape) == 4 and shape[0] == count and shape[3] == 3 and images.size > 0
         if fits and self._image_shape is None:
             self._image_shape = shape[1:]
-        if (
-            not fits
-            or shape[1:] != self._image_shape
-            or images.dtype != np.uint8
-            or not images.flags.c_contiguous
-        ):
+        if not fits or shape[1:] != self._image_shape or images.dtype != np.uint8 or not images.flags.c_contiguous:
             order = "C-contiguous" if images.flags.c_contiguous else "not C-contiguous"
             raise self._wrong(f"{images.dtype} ({', '.join(map(str, shape))}), {order}", expected)
 

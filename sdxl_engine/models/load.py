@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +11,9 @@ from torch import Tensor, nn
 from sdxl_engine.errors import AssetError
 from sdxl_engine.models.text import encode_text
 from sdxl_engine.models.unet_split import DeepUnet, ShallowUnet
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 class TextEncoder(nn.Module):
@@ -52,7 +54,7 @@ def load_networks(checkpoint: Path, dtype: torch.dtype = torch.float32) -> dict[
     from diffusers import AutoencoderKL, UNet2DConditionModel
     from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
-    # Without `accelerate`, which is not needed, diffusers advises to install it at every load unless told not to use it.
+    # diffusers advises to install `accelerate`, which is not needed, at every load unless told not to use it.
     common = {"torch_dtype": dtype, "low_cpu_mem_usage": False, "local_files_only": True}
     text = {"dtype": dtype, "local_files_only": True}
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sdxl_engine.accuracy.ranges import OFFICIAL, ranges_from_dict
 from sdxl_engine.errors import UsageError
 from sdxl_engine.files import read_json
-from sdxl_engine.results import AccuracyRanges
 from sdxl_engine.shapes import bundle
+
+if TYPE_CHECKING:
+    from sdxl_engine.results import AccuracyRanges
 
 AUTO = "auto"
 SHAPES = "shapes"

@@ -1,13 +1,15 @@
-"""The five networks of SDXL as data: names, inputs, outputs and shapes, read from a checkpoint's configuration files."""
+"""The five networks of SDXL as data: names, inputs, outputs, shapes, read from a checkpoint's configuration."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sdxl_engine.errors import AssetError
 from sdxl_engine.files import read_json
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 NETWORKS = ("clip1", "clip2", "unet", "shallow_unet", "vae")
 CACHED_FEATURES = ("down.0.res_samples.0", "down.0.res_samples.1", "up.1.sample")
@@ -101,7 +103,11 @@ class ModelSpec:
         latent = TensorSpec((self.latent_channels, side, side))
         narrow = TensorSpec((self.unet_channels[0], side, side))
         features = dict(
-            zip(CACHED_FEATURES, (narrow, narrow, TensorSpec((self.unet_channels[1], side, side))), strict=True)
+            zip(
+                CACHED_FEATURES,
+                (narrow, narrow, TensorSpec((self.unet_channels[1], side, side))),
+                strict=True,
+            )
         )
         conditioning = {
             "text_embeds": TensorSpec((self.pooled_width,)),

@@ -1,7 +1,7 @@
 """The caption grammar of `shapes`: scenes of one or two coloured shapes on a plain background, and their sentences.
 
-A scene is what the picture shows; a caption is one of three phrasings of it. Captions parse back to their scene, so that
-a checker needs nothing but the caption. The validation split holds out whole scenes: no phrasing of a validation scene
+A scene is what the picture shows; a caption is one of three phrasings of it. Captions parse back to their scene, so a
+checker needs nothing but the caption. The validation split holds out whole scenes: no phrasing of a validation scene
 is ever trained on, nor its mirror image ("a left of b" shows the same as "b right of a").
 """
 
@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 SHAPES = ("circle", "square", "triangle", "cross", "ring")
 COLOURS: dict[str, tuple[int, int, int]] = {

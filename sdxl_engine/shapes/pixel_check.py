@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sdxl_engine.shapes.grammar import BACKGROUNDS, COLOURS, SIZES, parse
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 FRAME = 3
 """Width in pixels of the frame that no object reaches."""

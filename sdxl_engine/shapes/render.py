@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from sdxl_engine.shapes.grammar import BACKGROUNDS, COLOURS, SHAPES, SIZES, Scene
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 SIDE = 128
 """Pixels per side."""

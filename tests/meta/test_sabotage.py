@@ -5,8 +5,8 @@ import math
 from pathlib import Path
 
 import pytest
-
 from pytest_sdxl.gates import assert_accuracy
+
 from sdxl_engine.accuracy.networks import FidNetwork
 from sdxl_engine.errors import LoadgenError
 from sdxl_engine.measure import measure
@@ -25,9 +25,7 @@ def settings(build_dir, monkeypatch):
 
 
 def gated(settings, fault):
-    measurement = measure(
-        dataclasses.replace(settings, pipeline=f"tests.support.sabotage:{fault}"), "AccuracyOnly"
-    )
+    measurement = measure(dataclasses.replace(settings, pipeline=f"tests.support.sabotage:{fault}"), "AccuracyOnly")
     print(f"{fault}: CLIP {measurement.scores.clip:.3f}, FID {measurement.scores.fid:.3f}, {measurement.ranges}")
     assert_accuracy(measurement)
 

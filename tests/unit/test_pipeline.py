@@ -87,7 +87,11 @@ def test_deepcache_equals_diffusers_with_cached_blocks(bundle, spec, tmp_path):
 def pipeline(tmp_path_factory):
     made = open_pipeline(
         RunSettings(
-            model="shapes", model_opt="DeepCache", engine="torch", samples=12, build_dir=tmp_path_factory.mktemp("b")
+            model="shapes",
+            model_opt="DeepCache",
+            engine="torch",
+            samples=12,
+            build_dir=tmp_path_factory.mktemp("b"),
         )
     )
     yield made

@@ -30,7 +30,7 @@ def labels(pool: Pool, rows: Tensor) -> Tensor:
     place = torch.cdist(scenes.centre[:, 0], _places(rows.device)).argmin(dim=1)
     gone = (pool.axis[rows] == NO_RELATION)[:, None]
     things = torch.stack([scenes.shape, scenes.colour, scenes.size], dim=-1)
-    second = torch.where(gone, -1, things[:, 1])
+    second = things[:, 1].masked_fill(gone, -1)
     return torch.cat([torch.stack([scenes.background, pool.axis[rows], place], dim=1), things[:, 0], second], dim=1)
 
 

@@ -69,7 +69,9 @@ def make_pool(recipe: Recipe, scenes: list[Scene], bundle: Path, seed: int, devi
     distinct = {caption: row for row, caption in enumerate(dict.fromkeys(captions))}
     row = torch.tensor([distinct[caption] for caption in captions])
     first = tokenise(bundle / "tokenizer", list(distinct))
-    second = tokenise(bundle / "tokenizer_2", list(distinct))
+    eos = int(first.max())
+    # tokenizer_2 differs in its padding alone, id 0 after the first end-of-text: not worth a second pass.
+    second = first.masked_fill((first == eos).cumsum(dim=1) > 1, 0)
     canonical = [scene.canonical for _, scene in drawn]
     axis = [NO_RELATION if len(scene.things) == 1 else int(scene.where == "above") for scene in canonical]
     return Pool(
@@ -80,5 +82,5 @@ def make_pool(recipe: Recipe, scenes: list[Scene], bundle: Path, seed: int, devi
         ).to(device),
         scenes=scene_tensors(canonical).to(device),
         axis=torch.tensor(axis, device=device),
-        eos=int(first.max()),
+        eos=eos,
     )

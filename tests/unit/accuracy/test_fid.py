@@ -49,9 +49,7 @@ def test_distance_of_commuting_covariances_has_a_closed_form():
     spread1, spread2 = np.array([4.0, 9.0, 0.0]), np.array([1.0, 0.0, 25.0])
     mu1, mu2 = np.zeros(3), np.array([1.0, 2.0, 2.0])
     expected = 9 + ((np.sqrt(spread1) - np.sqrt(spread2)) ** 2).sum()
-    assert frechet_distance(mu1, np.diag(spread1), mu2, np.diag(spread2)) == pytest.approx(
-        expected, rel=1e-12
-    )
+    assert frechet_distance(mu1, np.diag(spread1), mu2, np.diag(spread2)) == pytest.approx(expected, rel=1e-12)
 
 
 @pytest.mark.parametrize("n", [9, 200])
@@ -125,7 +123,5 @@ def test_resize_is_that_of_pytorch_fid():
     unit = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
     ours = network_input(images, 299)
     torch.testing.assert_close(ours, reference(unit)[0], rtol=0, atol=0)
-    smooth = (
-        2 * F.interpolate(unit, size=(299, 299), mode="bilinear", align_corners=False, antialias=True) - 1
-    )
+    smooth = 2 * F.interpolate(unit, size=(299, 299), mode="bilinear", align_corners=False, antialias=True) - 1
     assert (ours - smooth).abs().mean() > 0.05

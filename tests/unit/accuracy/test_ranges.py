@@ -63,9 +63,7 @@ def test_a_score_that_rounds_into_the_range_fails():
 
 
 @pytest.mark.parametrize("count", [5000, 40])
-@pytest.mark.parametrize(
-    ("metric", "text"), [("clip", "[FAILED] CLIP_SCORE: nan"), ("fid", "[FAILED] FID_SCORE: nan")]
-)
+@pytest.mark.parametrize(("metric", "text"), [("clip", "[FAILED] CLIP_SCORE: nan"), ("fid", "[FAILED] FID_SCORE: nan")])
 def test_nan_fails_even_where_the_ranges_do_not_apply(metric, text, count):
     verdict = judge(scores(**{metric: math.nan}, count=count), OFFICIAL)
     assert verdict.passed is False

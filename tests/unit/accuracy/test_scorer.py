@@ -50,9 +50,7 @@ def test_clip_agrees_with_a_plain_evaluation_per_image(networks, metrics_folder,
     config = json.loads((folder / "config.json").read_text())
     arguments = {key: config[key] for key in ("embed_dim", "vision_cfg", "text_cfg", "quick_gelu")}
     model = open_clip.CLIP(**arguments)
-    model.load_state_dict(
-        {key: value.float() for key, value in load_file(folder / "model.safetensors").items()}
-    )
+    model.load_state_dict({key: value.float() for key, value in load_file(folder / "model.safetensors").items()})
     tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
     expected = {
         key: plain_clip_score(model.eval(), tokenizer, image, captions[key], config)
@@ -62,9 +60,7 @@ def test_clip_agrees_with_a_plain_evaluation_per_image(networks, metrics_folder,
     assert list(scorer.per_id) == list(captions)
     assert scorer.per_id == pytest.approx(expected, abs=1e-4)
     assert scorer.scores().clip == pytest.approx(np.mean(list(expected.values())), abs=1e-5)
-    assert np.ptp(list(expected.values())) > 0.1, (
-        "the images must score differently for this to show anything"
-    )
+    assert np.ptp(list(expected.values())) > 0.1, "the images must score differently for this to show anything"
 
 
 def test_a_score_below_zero_is_not_clamped(networks, captions, images):
@@ -142,9 +138,7 @@ def test_missing_ids_are_counted_and_named(networks, captions, images):
     scorer.add([100, 101], images[:2])
     with pytest.raises(AccuracyError, match="not complete") as caught:
         scorer.scores()
-    assert caught.value.parts["got"] == (
-        "no image for 18 of 20 ids: 102, 103, 104, 105, 106, 107, 108, 109, ..."
-    )
+    assert caught.value.parts["got"] == ("no image for 18 of 20 ids: 102, 103, 104, 105, 106, 107, 108, 109, ...")
 
 
 @pytest.mark.parametrize(
@@ -155,9 +149,7 @@ def test_missing_ids_are_counted_and_named(networks, captions, images):
         ([105, 100], "second image", "100"),
     ],
 )
-def test_wrong_ids_are_named_and_nothing_of_their_batch_is_scored(
-    networks, captions, images, ids, words, got
-):
+def test_wrong_ids_are_named_and_nothing_of_their_batch_is_scored(networks, captions, images, ids, words, got):
     scorer = Scorer(networks, captions)
     scorer.add([100], images[:1])
     with pytest.raises(AccuracyError, match=words) as caught:

@@ -19,9 +19,7 @@ from sdxl_engine.loadgen import sut
 class Tiny:
     """8 x 8 images; byte k of image i is (k + 7 i) mod 256. `fault` strikes in the batch with index 5."""
 
-    def __init__(
-        self, *, count: int = 11, batch_size: int = 4, fault: str = "", delay_s: float = 0.0, pids: str = ""
-    ):
+    def __init__(self, *, count: int = 11, batch_size: int = 4, fault: str = "", delay_s: float = 0.0, pids: str = ""):
         self.batch_size, self.image_count = batch_size, count
         self.fault, self.delay_s, self.pids = fault, delay_s, pids
         self.closed = False
@@ -101,6 +99,4 @@ def answer_twice(position):
 
 
 def corrupt_bundle():
-    raise AssetError(
-        "the bundle is corrupt", got="abc", expected="def", source="model.safetensors", fix="get it again"
-    )
+    raise AssetError("the bundle is corrupt", got="abc", expected="def", source="model.safetensors", fix="get it again")

@@ -72,9 +72,7 @@ def test_image_size_that_changes_is_named(make_spec):
 
 def test_sample_that_never_completes_is_killed_and_counted(make_spec, tmp_path):
     pids = tmp_path / "pids"
-    error = failure(
-        make_spec(source={"fault": "hang", "batch_size": 1, "pids": str(pids)}, stall_timeout_s=1.0)
-    )
+    error = failure(make_spec(source={"fault": "hang", "batch_size": 1, "pids": str(pids)}, stall_timeout_s=1.0))
     assert "made no progress for 1 s, and was killed" in error.what
     done = int(error.parts["got"].split()[0])
     assert error.parts["got"] == f"{done} of 11 samples answered, {11 - done} missing"

@@ -106,9 +106,7 @@ def test_memory_is_that_of_one_entry(log):
 
 
 def line(key, value, error="false"):
-    return (
-        f':::MLLOG {{"key": "{key}", "value": {value}, "time_ms": 1.5, "metadata": {{"is_error": {error}}}}}'
-    )
+    return f':::MLLOG {{"key": "{key}", "value": {value}, "time_ms": 1.5, "metadata": {{"is_error": {error}}}}}'
 
 
 def test_detail_log(tmp_path):

@@ -132,8 +132,6 @@ def test_child_by_hand_makes_the_log_folder_and_reports_on_stderr(make_spec, tmp
 
 def test_importing_the_runner_imports_nothing_heavy():
     code = "import sys, sdxl_engine.loadgen.runner; print(*sys.modules)"
-    out = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
-    ).stdout.split()
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert "sdxl_engine.loadgen.watch" in out
     assert not {"mlperf_loadgen", "numpy", "torch"} & set(out)

@@ -43,7 +43,7 @@ def test_the_pixel_check_passes_true_renders(captions):
     "spoil",
     [
         lambda picture: picture[..., ::-1],
-        lambda picture: np.zeros_like(picture),
+        np.zeros_like,
         lambda picture: picture[::-1, ::-1],
         lambda picture: np.roll(picture, 24, axis=0),
     ],
@@ -52,7 +52,9 @@ def test_the_pixel_check_passes_true_renders(captions):
 def test_the_pixel_check_fails_wrong_pictures(captions, spoil):
     # Two objects of one colour and size would still stand right after a half turn.
     two = [c for c in captions if "red" in c and len({thing.colour for thing in parse(c).things}) == 2]
-    passed = [check_picture(spoil(picture), caption).passed for picture, caption in zip(pictures(two), two, strict=True)]
+    passed = [
+        check_picture(spoil(picture), caption).passed for picture, caption in zip(pictures(two), two, strict=True)
+    ]
     assert np.mean(passed) <= 0.02
 
 
