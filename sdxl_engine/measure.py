@@ -16,6 +16,7 @@ from sdxl_engine.assets.captions import first_captions
 from sdxl_engine.engines.registry import resolve_engine
 from sdxl_engine.environment import environment
 from sdxl_engine.errors import UnavailableError
+from sdxl_engine.loadgen.heartbeat import RUNNING
 from sdxl_engine.loadgen.runner import run_loadgen
 from sdxl_engine.loadgen.spec import LoadgenSpec
 from sdxl_engine.models.source import ModelSource, resolve_model
@@ -140,7 +141,7 @@ def _narrator(tell: Callable[[str], None]) -> Callable[[Progress], None]:
         if beat.phase != last[0]:
             began = time.monotonic()
         last = (beat.phase, beat.done)
-        if beat.total:
+        if beat.phase == RUNNING and beat.total:
             rate = beat.done / max(1e-9, time.monotonic() - began)
             tell(f"{beat.phase}: {beat.done}/{beat.total} samples, {rate:.2f} samples/s")
         else:

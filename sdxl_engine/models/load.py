@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from sdxl_engine.models.text import encode_text
 from sdxl_engine.models.unet_split import DeepUnet, ShallowUnet
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 
@@ -64,12 +66,7 @@ def load_networks(checkpoint: Path, dtype: torch.dtype = torch.float32) -> dict[
         except (OSError, ValueError, RuntimeError, KeyError) as error:
             raise AssetError(f"cannot load {name}", got=error, source=checkpoint / name) from error
 
-    # transformers draws a progress bar and logs a load report for a model of a few hundred tensors.
-    loggers = [logging.getLogger(name) for name in ("transformers", "diffusers")]
-    before = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
+    with _quiet():
         unet = part(UNet2DConditionModel, "unet", common)
         networks: dict[str, nn.Module] = {
             "clip1": TextEncoder(part(CLIPTextModel, "text_encoder", text)),
@@ -78,9 +75,26 @@ def load_networks(checkpoint: Path, dtype: torch.dtype = torch.float32) -> dict[
             "shallow_unet": ShallowUnet(unet),
             "vae": Decoder(part(AutoencoderKL, "vae", common)),
         }
-    finally:
-        for logger, level in zip(loggers, before, strict=True):
-            logger.setLevel(level)
     for network in networks.values():
         network.eval().requires_grad_(requires_grad=False)
     return networks
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence transformers' progress bar and both libraries' load reports, which are noise in a benchmark's output."""
+    import transformers.utils.logging as transformers_logging
+
+    loggers = [logging.getLogger(name) for name in ("transformers", "diffusers")]
+    levels = [logger.level for logger in loggers]
+    bars = transformers_logging.is_progress_bar_enabled()
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+        if bars:
+            transformers_logging.enable_progress_bar()

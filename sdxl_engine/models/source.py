@@ -107,5 +107,5 @@ def _shapes(captions: Path | None) -> ModelSource:
         ranges=() if captions else tuple(ranges_from_dict(entry) for entry in data["ranges"]),
         accuracy_samples=data["default_samples"],
         performance_samples=data["default_performance_samples"],
-        min_duration_ms=10_000,
+        min_duration_ms=2_000,
     )

@@ -23,7 +23,7 @@ def psnr(ours, theirs):
 
 @pytest.fixture(scope="module")
 def theirs(bundle):
-    pipeline = StableDiffusionXLPipeline.from_pretrained(bundle, low_cpu_mem_usage=False)
+    pipeline = StableDiffusionXLPipeline.from_pretrained(bundle)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
@@ -74,7 +74,7 @@ def cache_on_odd_steps(unet):
 
 
 def test_deepcache_equals_diffusers_with_cached_blocks(bundle, spec, tmp_path):
-    pipeline = StableDiffusionXLPipeline.from_pretrained(bundle, low_cpu_mem_usage=False)
+    pipeline = StableDiffusionXLPipeline.from_pretrained(bundle)
     pipeline.set_progress_bar_config(disable=True)
     cache_on_odd_steps(pipeline.unet)
     expected = drawn_by_diffusers(pipeline, bundle, spec)

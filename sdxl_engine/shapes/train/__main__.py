@@ -6,6 +6,7 @@ Stages run in order; each resumes from its checkpoint below `--work` and is skip
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import time
 from collections.abc import Callable
@@ -13,13 +14,17 @@ from pathlib import Path
 
 import torch
 
+from sdxl_engine.shapes.bundle import write_manifest
 from sdxl_engine.shapes.grammar import split
 from sdxl_engine.shapes.train.autoencoder import train_vae
-from sdxl_engine.shapes.train.data import make_pool
+from sdxl_engine.shapes.train.data import Pool, make_pool
 from sdxl_engine.shapes.train.denoiser import train_denoiser
+from sdxl_engine.shapes.train.finish import write_fixed_files, write_ranges
 from sdxl_engine.shapes.train.metrics import train_clip, train_features
 from sdxl_engine.shapes.train.recipe import Recipe, tiny
 from sdxl_engine.shapes.train.tokenizers import write_tokenizers
+
+STAGES = ("vae", "clip", "features", "denoiser", "finish")
 
 
 def _arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -29,7 +34,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--work", type=Path, default=Path("build/shapes/work"), help="checkpoints and logs")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--minutes", type=float, help="checkpoint and stop after this long; run again to go on")
-    parser.add_argument("--only", nargs="+", choices=["vae", "clip", "features", "denoiser"], help="just these stages")
+    parser.add_argument("--only", nargs="+", choices=STAGES, help="just these stages")
     parser.add_argument("--no-compile", action="store_true", help="train the denoiser without torch.compile")
     parser.add_argument("--tiny", action="store_true", help="the recipe in miniature, to try the code")
     return parser.parse_args(argv)
@@ -50,18 +55,26 @@ def main(argv: list[str] | None = None) -> int:
 
     captions, scenes = split(recipe.captions)
     write_tokenizers(captions, bundle)
-    pool = make_pool(recipe, scenes, bundle, arguments.seed, device)
-    print(json.dumps({"pool": len(pool), "seconds": round(time.monotonic() - began, 1)}), flush=True)
 
+    @functools.cache
+    def pool() -> Pool:
+        return make_pool(recipe, scenes, bundle, arguments.seed, device)
+
+    def finish() -> bool:
+        write_fixed_files(bundle, captions)
+        write_ranges(bundle, captions, recipe)
+        write_manifest(bundle)
+        return True
+
+    compiled = not arguments.no_compile and device.type == "cuda"
     stages: dict[str, Callable[[], bool]] = {
-        "vae": lambda: train_vae(recipe.vae, pool, bundle, work, stop_at),
-        "clip": lambda: train_clip(recipe.clip, pool, bundle, work, stop_at),
-        "features": lambda: train_features(recipe.features, pool, bundle, work, stop_at),
-        "denoiser": lambda: train_denoiser(
-            recipe, pool, bundle, work, stop_at, compiled=not arguments.no_compile and device.type == "cuda"
-        ),
+        "vae": lambda: train_vae(recipe.vae, pool(), bundle, work, stop_at),
+        "clip": lambda: train_clip(recipe.clip, pool(), bundle, work, stop_at),
+        "features": lambda: train_features(recipe.features, pool(), bundle, work, stop_at),
+        "denoiser": lambda: train_denoiser(recipe, pool(), bundle, work, stop_at, compiled=compiled),
+        "finish": finish,
     }
-    for name in arguments.only or stages:
+    for name in arguments.only or STAGES:
         torch.manual_seed(arguments.seed)
         start = time.monotonic()
         complete = stages[name]()

@@ -93,8 +93,13 @@ def train_denoiser(
     trainer.use_averages()
     # Saved when interrupted too: a bundle that can be looked at while the training goes on.
     unet.to(memory_format=torch.contiguous_format).half().save_pretrained(bundle / "unet")
-    small.half().save_pretrained(bundle / "text_encoder")
-    large.half().save_pretrained(bundle / "text_encoder_2")
+    for name, encoder in (("text_encoder", small), ("text_encoder_2", large)):
+        encoder.half().save_pretrained(bundle / name)
+        # transformers takes the dtype to load in from the configuration, diffusers loads the UNet in fp32: without this
+        # a plain `StableDiffusionXLPipeline.from_pretrained(bundle)` would mix the two.
+        path = bundle / name / "config.json"
+        config = json.loads(path.read_text(encoding="utf-8"))
+        path.write_text(json.dumps(config | {"dtype": "float32"}, indent=2) + "\n", encoding="utf-8")
     scheduler.save_pretrained(bundle / "scheduler")
     index = {
         "_class_name": "StableDiffusionXLPipeline",
