@@ -36,7 +36,7 @@ def sdxl_settings(request: pytest.FixtureRequest) -> RunSettings:
 
 @pytest.fixture(scope="session")
 def sdxl_pipeline(sdxl_settings: RunSettings) -> Iterator[Pipeline]:
-    """The pipeline under test in this process: generate(indices) draws captions; closed at the end."""
+    """The pipeline under test in this process: generate(indices) draws; closed at the end."""
     try:
         pipeline = library().open_pipeline(sdxl_settings)
     except SdxlError as error:
@@ -61,6 +61,6 @@ def sdxl_dataset(sdxl_pipeline: Pipeline) -> Sequence[Any]:
 
 @pytest.fixture
 def sdxl_run(request: pytest.FixtureRequest, sdxl_settings: RunSettings) -> SdxlRun:
-    """Runs LoadGen in a child process, "AccuracyOnly" or "PerformanceOnly", and gives the measurement."""
+    """Runs LoadGen in a child process, "AccuracyOnly" or "PerformanceOnly", gives the measurement."""
     item: pytest.Item = request.node
     return SdxlRun(item, sdxl_settings)

@@ -7,7 +7,7 @@ of it, and a test can put another module in its place.
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
+from typing import TYPE_CHECKING, Any, Literal, Protocol, cast, get_args
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 Mode = Literal["AccuracyOnly", "PerformanceOnly"]
 """One LoadGen test; `SubmissionRun` asks for both of them, one after the other."""
+
+MODES = get_args(Mode)
 
 
 class Pipeline(Protocol):

@@ -70,4 +70,6 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     """Write the table and the gate line, in the process that reports."""
     recorder: Recorder | None = config.pluginmanager.get_plugin(RECORDER)
     if recorder is not None:
-        write_summary(terminalreporter, recorder, config.get_verbosity())
+        write_summary(
+            terminalreporter, recorder, config.get_verbosity(), config.get_terminal_writer().fullwidth
+        )

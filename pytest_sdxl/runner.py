@@ -10,10 +10,10 @@ import pytest
 
 from pytest_sdxl.checks import REFUSED_PROPERTY
 from pytest_sdxl.gates import skip_ungated
-from pytest_sdxl.library import Mode, library
+from pytest_sdxl.library import MODES, Mode, library
 from pytest_sdxl.report.progress import Progress
 from pytest_sdxl.results import RESULT_PROPERTY, Result
-from sdxl_engine.errors import SdxlError, UsageError
+from sdxl_engine.errors import SdxlError, UsageError, unknown_choice
 from sdxl_engine.results import Measurement
 from sdxl_engine.settings import RunSettings
 
@@ -53,6 +53,8 @@ class SdxlRun:
             LoadGen's figures, and in accuracy mode the scores and the verdict on them. Nothing is judged
             here: that is what `assert_accuracy` and `assert_performance` of `pytest_sdxl.gates` do.
         """
+        if mode not in MODES:
+            raise unknown_choice("run", mode, MODES, source=f"sdxl_run in {self._item.nodeid}")
         settings = dataclasses.replace(self.settings, **changes, test_mode=mode)
         settings.check()
         if mode == "AccuracyOnly":

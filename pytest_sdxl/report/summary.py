@@ -115,16 +115,16 @@ def _details(result: Result, test: Test) -> list[str]:
     return lines
 
 
-def write_summary(reporter: pytest.TerminalReporter, recorder: Recorder, verbosity: int) -> None:
+def write_summary(reporter: pytest.TerminalReporter, recorder: Recorder, verbosity: int, width: int) -> None:
     """Write the summary; with -q without the table, with -qq only the last line."""
     verdict = recorder.verdict()
     rows = [row.cells() for row in _rows(recorder)]
     if verdict is None and not rows and recorder.problem is None:
         return
     if verbosity > -2:
-        reporter.section("sdxl")
+        reporter.write_sep("=", "sdxl")
     if verbosity > -1 and rows:
-        for line in _table(rows, reporter._tw.fullwidth):
+        for line in _table(rows, width):
             reporter.write_line(line)
         reporter.write_line("")
     if verbosity > -2:

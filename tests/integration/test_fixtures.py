@@ -49,8 +49,7 @@ def test_a_failure_is_shown_once_and_pointed_to_after(project):
             "the network unet did not build",
             "  got:      a bad node",
             "  fix:      read the log",
-            "not measured again: this run failed in test_run.py::test_first[[]DeepCache]: "
-            "the network unet did not build",
+            "not measured again: this run failed in test_run.py::test_first[[]DeepCache]: the network unet *",
         ]
     )
     assert project.calls() == ["measure DeepCache AccuracyOnly"]
@@ -93,7 +92,9 @@ def test_a_test_may_name_its_own_settings(project):
         import pytest
         from sdxl_engine.settings import RunSettings
 
-        @pytest.mark.parametrize("n, sdxl_settings", [(1, RunSettings(samples=1))], ids=["one"], indirect=["sdxl_settings"])
+        ONE = RunSettings(samples=1)
+
+        @pytest.mark.parametrize("n, sdxl_settings", [(1, ONE)], ids=["one"], indirect=["sdxl_settings"])
         def test_own(n, sdxl_settings):
             assert sdxl_settings.samples == n
 
@@ -118,3 +119,14 @@ def test_asking_late_works_for_one_variant_and_is_refused_for_several(project):
     result = project.run("test_late.py", "--model-opt=NoOpt,DeepCache")
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(["*getfixturevalue cannot choose*"])
+
+
+def test_a_run_that_is_not_one_loadgen_test_is_refused(project):
+    project.pytester.makepyfile(
+        test_mode="""
+        def test_mode(sdxl_run):
+            sdxl_run("SubmissionRun")
+        """
+    )
+    project.run("test_mode.py").stdout.fnmatch_lines(["*UsageError: unknown run 'SubmissionRun'"])
+    assert project.calls() == []

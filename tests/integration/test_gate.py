@@ -27,10 +27,7 @@ def test_green(project, workers):
 )
 @pytest.mark.parametrize("workers", [(), ("-n1",)])
 def test_red_accuracy(project, behaviour, said, workers):
-    if "clip" in behaviour and math.isnan(behaviour["clip"]):
-        project.behave(clip=math.nan)
-    else:
-        project.behave(**behaviour)
+    project.behave(**behaviour)
     result = project.run(*workers)
     assert result.ret == FAILED
     result.assert_outcomes(passed=1, failed=1)
@@ -43,7 +40,10 @@ def test_an_invalid_loadgen_run_fails_both(project, loadgen):
     result = project.run()
     assert result.ret == FAILED
     result.stdout.fnmatch_lines(
-        ["the LoadGen run is INVALID: DeepCache on onnxruntime*", "sdxl gate: FAILED (1 accuracy, 1 performance)"]
+        [
+            "the LoadGen run is INVALID: DeepCache on onnxruntime*",
+            "sdxl gate: FAILED (1 accuracy, 1 performance)",
+        ]
     )
 
 

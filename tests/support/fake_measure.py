@@ -1,15 +1,19 @@
-"""Stands in for `sdxl_engine.measure`: gives the figures it was told to give, at once, and logs what was called."""
+"""Stands in for `sdxl_engine.measure`: gives the figures it was told to, at once, and logs each call."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sdxl_engine.errors import AssetError, EngineError, UnavailableError, unknown_choice
 from sdxl_engine.results import AccuracyRanges, LoadgenResult, Measurement, Range, Scores, Verdict
-from sdxl_engine.settings import RunSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from sdxl_engine.settings import RunSettings
 
 ENGINES = ("torch", "onnxruntime", "tensorrt")
 RANGES = AccuracyRanges("shapes-512", Range(90.0, 91.0), Range(1.0, 2.0), 512, "fp32 NoOpt, 512 captions")
