@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_sdxl import properties
 from pytest_sdxl.library import library
 from pytest_sdxl.options import RESOLVED, Resolved
 from pytest_sdxl.xdist import is_worker, worker_count
@@ -23,9 +24,6 @@ from sdxl_engine.settings import RunSettings
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-
-REFUSED_PROPERTY = "sdxl_refused"
-"""The user property that tells the controller of a usage error that a worker found."""
 
 _REFUSAL = pytest.StashKey[str]()
 _CHECKED = pytest.StashKey[set[RunSettings]]()
@@ -125,5 +123,5 @@ def fail_if_refused(item: pytest.Item) -> None:
     """Fail a test that `check_items` marked."""
     text = item.stash.get(_REFUSAL, None)
     if text is not None:
-        item.user_properties.append((REFUSED_PROPERTY, text))
+        item.user_properties.append((properties.REFUSED, text))
         pytest.fail(text, pytrace=False)

@@ -8,12 +8,13 @@ import pytest
 
 from pytest_sdxl.library import Pipeline, library
 from pytest_sdxl.options import RESOLVED
-from pytest_sdxl.runner import SdxlRun
 from sdxl_engine.errors import SdxlError
 from sdxl_engine.settings import RunSettings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+
+    from pytest_sdxl.runner import SdxlRun
 
 
 @pytest.fixture(scope="session")
@@ -61,6 +62,8 @@ def sdxl_dataset(sdxl_pipeline: Pipeline) -> Sequence[Any]:
 
 @pytest.fixture
 def sdxl_run(request: pytest.FixtureRequest, sdxl_settings: RunSettings) -> SdxlRun:
-    """Runs LoadGen in a child process, "AccuracyOnly" or "PerformanceOnly", gives the measurement."""
+    """Runs LoadGen in a child process, "AccuracyOnly" or "PerformanceOnly", giving a measurement."""
+    from pytest_sdxl.runner import SdxlRun
+
     item: pytest.Item = request.node
     return SdxlRun(item, sdxl_settings)

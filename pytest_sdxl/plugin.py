@@ -1,7 +1,7 @@
 """pytest's entry point to the plugin: hooks that delegate.
 
 Every pytest session of everyone who has the package installed loads this module, so it and what it imports
-stay free of numpy, torch and the like, and start no process.
+stay free of numpy, torch and the like, and start no process; what measures and reports is imported when used.
 """
 
 from __future__ import annotations
@@ -11,8 +11,6 @@ import pytest
 from pytest_sdxl import checks, hookspecs, options, selection, xdist
 from pytest_sdxl.fixtures import sdxl_dataset, sdxl_engine, sdxl_pipeline, sdxl_run, sdxl_settings
 from pytest_sdxl.recorder import RECORDER, Recorder
-from pytest_sdxl.report.header import header
-from pytest_sdxl.report.summary import write_summary
 from sdxl_engine.errors import UsageError
 
 __all__ = ["sdxl_dataset", "sdxl_engine", "sdxl_pipeline", "sdxl_run", "sdxl_settings"]
@@ -43,6 +41,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
     """Say what will be measured."""
+    from pytest_sdxl.report.header import header
+
     return header(config)
 
 
@@ -69,7 +69,9 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """Write the table and the gate line, in the process that reports."""
     recorder: Recorder | None = config.pluginmanager.get_plugin(RECORDER)
-    if recorder is not None:
+    if recorder is not None and recorder.has_news():
+        from pytest_sdxl.report.summary import write_summary
+
         write_summary(
             terminalreporter, recorder, config.get_verbosity(), config.get_terminal_writer().fullwidth
         )

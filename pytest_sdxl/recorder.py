@@ -11,17 +11,19 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_sdxl.checks import REFUSED_PROPERTY
+from pytest_sdxl import properties
 from pytest_sdxl.options import RESOLVED
-from pytest_sdxl.results import RESULT_PROPERTY, SCHEMA_VERSION, Result
-from pytest_sdxl.selection import GATE_PROPERTY, GATES
+from pytest_sdxl.selection import GATES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from pytest_sdxl.results import Result
+
 RECORDER = "sdxl_recorder"
 """The name under which the recorder is registered with pytest."""
 
+_PROPERTIES = {properties.RESULT, properties.GATE, properties.REFUSED}
 _WORSE = {"passed": 0, "skipped": 1, "failed": 2}
 
 
@@ -64,29 +66,34 @@ class Recorder:
             for result in test.results:
                 yield nodeid, test, result
 
+    def has_news(self) -> bool:
+        """Whether there is anything to report."""
+        return self.problem is not None or any(test.gates or test.results for test in self.tests.values())
+
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Take what the report of a phase carries."""
         if report.when not in ("setup", "call", "teardown"):
             # The report that xdist makes for the test during which a worker died; it carries nothing.
             self._crashed += 1
             return
-        known = {RESULT_PROPERTY, GATE_PROPERTY, REFUSED_PROPERTY}
-        properties = [(name, value) for name, value in report.user_properties if name in known]
-        if not properties:
+        ours = [(name, value) for name, value in report.user_properties if name in _PROPERTIES]
+        if not ours:
             return
         test = self.tests.setdefault(report.nodeid, Test())
         if _WORSE.get(report.outcome, 0) > _WORSE[test.outcome]:
             test.outcome = report.outcome
         payloads = []
-        for name, value in properties:
-            if name == GATE_PROPERTY:
+        for name, value in ours:
+            if name == properties.GATE:
                 test.gates = tuple(str(value).split(","))
-            elif name == REFUSED_PROPERTY:
+            elif name == properties.REFUSED:
                 test.refused = True
             else:
                 payloads.append(str(value))
         # The properties of a test grow from phase to phase, and each report carries all of them so far.
         for payload in payloads[len(test.results) :]:
+            from pytest_sdxl.results import Result
+
             result = Result.loads(payload)
             test.results.append(result)
             self._config.hook.pytest_sdxl_result(config=self._config, result=result)
@@ -136,6 +143,7 @@ class Recorder:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
     def _document(self, verdict: Verdict | None) -> dict[str, object]:
+        from pytest_sdxl.results import SCHEMA_VERSION
         from sdxl_engine import __version__
 
         return {

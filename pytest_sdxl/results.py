@@ -1,7 +1,7 @@
 """One result as it travels and as it is written: a measurement flattened to what JSON can carry.
 
-A worker sends it to the reporting process as one JSON string (`RESULT_PROPERTY` of the test's user
-properties), `--sdxl-json` writes the same object, and the report is drawn from it.
+A worker sends it to the reporting process as one JSON string (a user property of the test), `--sdxl-json`
+writes the same object, and the report is drawn from it.
 
 JSON has no NaN: a figure that is not finite is written as `"value": null, "not_finite": "nan"` (or `inf`,
 `-inf`), so that a reader who ignores the second key meets a null and not a number.
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from sdxl_engine.results import Measurement, Range
     from sdxl_engine.settings import RunSettings
 
-RESULT_PROPERTY = "sdxl"
 SCHEMA_VERSION = 1
 
 

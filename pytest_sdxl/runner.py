@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from pytest_sdxl.checks import REFUSED_PROPERTY
+from pytest_sdxl import properties
 from pytest_sdxl.gates import skip_ungated
 from pytest_sdxl.library import MODES, Mode, library
 from pytest_sdxl.report.progress import Progress
-from pytest_sdxl.results import RESULT_PROPERTY, Result
+from pytest_sdxl.results import Result
 from sdxl_engine.errors import SdxlError, UsageError, unknown_choice
 from sdxl_engine.results import Measurement
 from sdxl_engine.settings import RunSettings
@@ -77,11 +77,11 @@ class SdxlRun:
         except SdxlError as error:
             runs[settings] = _Failed(item.nodeid, error.what)
             if isinstance(error, UsageError):
-                item.user_properties.append((REFUSED_PROPERTY, str(error)))
+                item.user_properties.append((properties.REFUSED, str(error)))
             pytest.fail(str(error), pytrace=False)
         except Exception as error:
             runs[settings] = _Failed(item.nodeid, repr(error))
             raise
         result = Result.of(measurement, settings, item.config.rootpath)
-        item.user_properties.append((RESULT_PROPERTY, result.dumps()))
+        item.user_properties.append((properties.RESULT, result.dumps()))
         return measurement

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pytest_sdxl import properties
 from pytest_sdxl.checks import check_items
 from pytest_sdxl.options import RESOLVED
 from sdxl_engine.settings import RunSettings
@@ -20,8 +21,6 @@ MARKERS = (
     "gpu: needs an NVIDIA GPU; leave them out with -m 'not gpu'",
 )
 GATES = ("accuracy", "performance")
-GATE_PROPERTY = "sdxl_gate"
-"""The user property that tells the reporting process which gates a test stands for."""
 
 _MODE_OF = {"accuracy": "AccuracyOnly", "performance": "PerformanceOnly"}
 
@@ -75,7 +74,7 @@ def select(config: pytest.Config, items: list[pytest.Item]) -> None:
         wanted = mode == "SubmissionRun" or not gates or mode in {_MODE_OF[gate] for gate in gates}
         (kept if wanted else dropped).append(item)
         if wanted and gates:
-            item.user_properties.append((GATE_PROPERTY, ",".join(gates)))
+            item.user_properties.append((properties.GATE, ",".join(gates)))
     if dropped:
         config.hook.pytest_deselected(items=dropped)
         items[:] = kept

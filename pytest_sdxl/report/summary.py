@@ -119,8 +119,6 @@ def write_summary(reporter: pytest.TerminalReporter, recorder: Recorder, verbosi
     """Write the summary; with -q without the table, with -qq only the last line."""
     verdict = recorder.verdict()
     rows = [row.cells() for row in _rows(recorder)]
-    if verdict is None and not rows and recorder.problem is None:
-        return
     if verbosity > -2:
         reporter.write_sep("=", "sdxl")
     if verbosity > -1 and rows:

@@ -18,7 +18,7 @@ FIXTURES = {
     "sdxl_pipeline": "The pipeline under test in this process: generate(indices) draws; closed at the end.",
     "sdxl_engine": "The engine that runs the five networks of sdxl_pipeline.",
     "sdxl_dataset": "The captions of the configuration under test, in the order of their file.",
-    "sdxl_run": 'Runs LoadGen in a child process, "AccuracyOnly" or "PerformanceOnly", gives the measurement.',
+    "sdxl_run": 'Runs LoadGen in a child process, "AccuracyOnly" or "PerformanceOnly", giving a measurement.',
 }
 
 HELP = """\
