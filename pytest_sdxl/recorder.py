@@ -7,13 +7,13 @@ arrives on the test reports, which survive a worker that crashes later.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
 from pytest_sdxl import properties
 from pytest_sdxl.options import RESOLVED
-from pytest_sdxl.selection import GATES
+from pytest_sdxl.selection import GATES, MODE_OF
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,8 +39,7 @@ class Test:
     refused: bool = False
 
 
-@dataclass(frozen=True)
-class Verdict:
+class Verdict(NamedTuple):
     """How the gates of a session came out; `passed` is None where none of them judged anything."""
 
     passed: bool | None
@@ -116,9 +115,13 @@ class Recorder:
             return Verdict(passed=False, line=f"FAILED ({_count(outcomes['failed'])}{crashed}{also})")
         if not any(outcomes["passed"].values()):
             return Verdict(passed=None, line=f"NOT JUDGED (all skipped: {_count(skipped)})")
-        if not any(test.results for test in self.tests.values()):
+        measured = {result.mode for _, _, result in self.results()}
+        empty = [
+            name for name, number in outcomes["passed"].items() if number and MODE_OF[name] not in measured
+        ]
+        if empty:
             return Verdict(
-                passed=False, line=f"FAILED (0 results: {_count(outcomes['passed'])} measured nothing)"
+                passed=False, line=f"FAILED (0 results for {', '.join(empty)}: the tests measured nothing)"
             )
         return Verdict(passed=True, line=f"PASSED ({_count(outcomes['passed'])}{also})")
 

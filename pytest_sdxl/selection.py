@@ -22,7 +22,8 @@ MARKERS = (
 )
 GATES = ("accuracy", "performance")
 
-_MODE_OF = {"accuracy": "AccuracyOnly", "performance": "PerformanceOnly"}
+MODE_OF = {"accuracy": "AccuracyOnly", "performance": "PerformanceOnly"}
+"""The LoadGen test that each gate judges."""
 
 
 def add_markers(config: pytest.Config) -> None:
@@ -71,7 +72,7 @@ def select(config: pytest.Config, items: list[pytest.Item]) -> None:
     dropped: list[pytest.Item] = []
     for item in items:
         gates = gates_of(item)
-        wanted = mode == "SubmissionRun" or not gates or mode in {_MODE_OF[gate] for gate in gates}
+        wanted = mode == "SubmissionRun" or not gates or mode in {MODE_OF[gate] for gate in gates}
         (kept if wanted else dropped).append(item)
         if wanted and gates:
             item.user_properties.append((properties.GATE, ",".join(gates)))

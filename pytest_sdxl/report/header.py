@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from pytest_sdxl.library import library
 from pytest_sdxl.options import RESOLVED
+from pytest_sdxl.xdist import is_worker
 from sdxl_engine.errors import SdxlError
 
 if TYPE_CHECKING:
@@ -18,6 +19,8 @@ _MARKERS = re.compile(r"\b(accuracy|performance|conformance)\b")
 def header(config: pytest.Config) -> list[str]:
     """The header lines; none where neither our options nor our markers are named."""
     resolved = config.stash[RESOLVED]
+    if is_worker(config):
+        return []
     if not resolved.sources and not _MARKERS.search(config.getoption("markexpr")):
         return []
     variants = ",".join(run.model_opt for run in resolved.runs)

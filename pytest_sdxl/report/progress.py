@@ -2,13 +2,15 @@
 
 The library says where a run stands as `phase: detail` (`running: 96/512, 2.9 samples/s`). A new phase is
 shown at once; within a phase, a line every 10 seconds on a terminal and every 30 in a log. Under pytest-xdist
-there are none: a worker has no terminal to write to.
+there are none: what a worker writes reaches no terminal.
 """
 
 from __future__ import annotations
 
 import time
 from typing import TYPE_CHECKING
+
+from pytest_sdxl.xdist import is_worker
 
 if TYPE_CHECKING:
     import pytest
@@ -31,7 +33,7 @@ class Progress:
         self._capture = config.pluginmanager.get_plugin("capturemanager")
         self._label = label
         self._interval_s = TERMINAL_INTERVAL_S if reporter is not None and reporter.isatty else LOG_INTERVAL_S
-        self._quiet = reporter is None or config.get_verbosity() < 0
+        self._quiet = reporter is None or is_worker(config) or config.get_verbosity() < 0
         self._phase: str | None = None
         self._shown_s = 0.0
 

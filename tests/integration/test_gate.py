@@ -63,10 +63,10 @@ def test_a_gate_that_measured_nothing_fails_the_session(project):
             pass
         """
     )
-    result = project.run("test_accuracy.py")
+    result = project.run()
     assert result.ret == FAILED
-    result.assert_outcomes(passed=1)
-    result.stdout.fnmatch_lines(["sdxl gate: FAILED (0 results: 1 accuracy, 0 performance measured nothing)"])
+    result.assert_outcomes(passed=2)
+    result.stdout.fnmatch_lines(["sdxl gate: FAILED (0 results for accuracy: the tests measured nothing)"])
 
 
 def test_a_setup_error_of_a_gate_is_red(project):

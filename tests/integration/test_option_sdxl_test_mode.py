@@ -42,8 +42,11 @@ def test_a_test_of_both_gates_stays_in_both_modes(project):
         @pytest.mark.accuracy
         @pytest.mark.performance
         def test_both(sdxl_run):
-            assert sdxl_run("PerformanceOnly").loadgen.valid
+            assert all(sdxl_run(mode).loadgen.valid for mode in ("AccuracyOnly", "PerformanceOnly"))
         """
     )
     for mode in ("AccuracyOnly", "PerformanceOnly"):
-        project.run(f"--sdxl-test-mode={mode}", "test_both.py").assert_outcomes(passed=1)
+        result = project.run(f"--sdxl-test-mode={mode}", "test_both.py")
+        assert result.ret == pytest.ExitCode.OK
+        result.assert_outcomes(passed=1)
+        result.stdout.fnmatch_lines(["sdxl gate: PASSED (1 accuracy, 1 performance)"])
