@@ -1,7 +1,7 @@
 """The plugin's options: one table for the command line, the environment and the ini file, resolved once.
 
 A value on the command line wins over one in the environment, that over one in the ini file, that over the
-default. An empty environment variable counts as not set.
+default. An empty value in the environment or the ini file counts as not set.
 """
 
 from __future__ import annotations
@@ -123,6 +123,8 @@ def _given(config: pytest.Config, option: Option) -> Given | None:
     here = config.invocation_params.dir
     value = config.getoption(option.ini)
     if value is not None:
+        if value == "":
+            raise UsageError("an option has no value", got="''", expected=option.metavar, source=option.flag)
         return Given(value, option.flag, here, on_command_line=True)
     if text := os.environ.get(option.env):
         return Given(text, f"environment variable {option.env}", here)
@@ -130,7 +132,7 @@ def _given(config: pytest.Config, option: Option) -> Given | None:
         value = config.getini(option.ini)
     except (TypeError, ValueError) as error:
         raise UsageError(str(error), source=f"ini value {option.ini}") from None
-    if value is None:
+    if value in (None, ""):
         return None
     return Given(value, f"{option.ini} in {config.inipath or '--override-ini'}", config.rootpath)
 

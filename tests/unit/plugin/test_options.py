@@ -61,9 +61,15 @@ def test_command_line_beats_environment_beats_ini_beats_default(parse, pytester,
     assert resolved.on_command_line
 
 
-def test_empty_environment_variable_counts_as_not_set(parse, monkeypatch):
+def test_empty_values_count_as_not_set_but_on_the_command_line(parse, pytester, monkeypatch):
     monkeypatch.setenv("SDXL_MODEL_OPT", "")
-    assert parse().runs[0].model_opt == "DeepCache"
+    pytester.makeini("[pytest]\nsdxl_model =\n")
+    resolved = parse()
+    assert (resolved.runs[0].model_opt, resolved.runs[0].model) == ("DeepCache", "auto")
+    assert not resolved.sources
+    monkeypatch.setenv("SDXL_MODEL", "random")
+    with pytest.raises(UsageError, match="an option has no value"):
+        parse("--sdxl-model=")
 
 
 def test_a_zero_on_the_command_line_is_not_taken_for_absent(parse, monkeypatch):
