@@ -1,0 +1,24 @@
+"""The hooks that this plugin calls."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from pytest_sdxl.results import Result
+
+
+@pytest.hookspec
+def pytest_sdxl_result(config: pytest.Config, result: Result) -> None:
+    """Called for each result as it arrives, in the process that reports (under pytest-xdist, the controller).
+
+    The test that measured it has not ended yet, so its outcome is not known here; `result.verdict` is.
+
+    For example, in a `conftest.py`::
+
+        def pytest_sdxl_result(config, result):
+            if result.mode == "PerformanceOnly":
+                dashboard.send(result.model_opt, result.metric("samples_per_second").value)
+    """

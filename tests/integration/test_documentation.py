@@ -1,0 +1,69 @@
+"""`--help`, `--markers` and `--fixtures` are documentation: here is what they say."""
+
+from __future__ import annotations
+
+import itertools
+import re
+
+from pytest_sdxl.options import OPTIONS
+
+MARKERS = """\
+@pytest.mark.accuracy: gates the scores of an accuracy run (CLIP and FID); run them alone with -m accuracy
+@pytest.mark.performance: gates the figures of a performance run; run them alone with -m performance
+@pytest.mark.conformance: compares an engine with the reference; run them alone with -m conformance
+@pytest.mark.gpu: needs an NVIDIA GPU; leave them out with -m 'not gpu'"""
+
+FIXTURES = {
+    "sdxl_settings": "The configuration under test, a RunSettings; a test runs once per --model-opt.",
+    "sdxl_pipeline": "The pipeline under test in this process: generate(indices) draws; closed at the end.",
+    "sdxl_engine": "The engine that runs the five networks of sdxl_pipeline.",
+    "sdxl_dataset": "The captions of the configuration under test, in the order of their file.",
+    "sdxl_run": 'Runs LoadGen in a child process, "AccuracyOnly" or "PerformanceOnly", giving a measurement.',
+}
+
+HELP = """\
+MLPerf Stable Diffusion XL benchmark:
+  --model-opt=NAME      Variants to measure (NoOpt, DeepCache, DeepCachePruned); may be repeated or take
+                        commas, default DeepCache (env SDXL_MODEL_OPT, ini sdxl_model_opt)
+  --sdxl-model=MODEL    shapes, random, or a checkpoint's folder, default auto
+                        (env SDXL_MODEL, ini sdxl_model)
+  --sdxl-engine=NAME    Engine that runs the networks, default auto (env SDXL_ENGINE, ini sdxl_engine)
+  --sdxl-scenario=NAME  LoadGen scenario (Offline) (env SDXL_SCENARIO, ini sdxl_scenario)
+  --sdxl-test-mode=NAME LoadGen tests to run (AccuracyOnly, PerformanceOnly, SubmissionRun)
+                        (env SDXL_TEST_MODE, ini sdxl_test_mode)
+  --sdxl-samples=N      Use the first N captions, default the model's own count
+                        (env SDXL_SAMPLES, ini sdxl_samples)
+  --sdxl-pipeline=MODULE:CALLABLE Pipeline under test, default the project's own
+                        (env SDXL_PIPELINE, ini sdxl_pipeline)
+  --sdxl-captions=FILE  Captions (TSV) in place of the model's own (env SDXL_CAPTIONS, ini sdxl_captions)
+  --sdxl-json=FILE      Write every result to FILE (env SDXL_JSON, ini sdxl_json)"""
+
+
+def words(text: str) -> str:
+    """`text` with every run of white space as one space: how wide the screen is does not matter."""
+    return " ".join(text.split())
+
+
+def test_markers(project):
+    lines = [
+        line
+        for line in project.run("--markers").stdout.lines
+        if re.match("@pytest.mark.(acc|per|con|gpu)", line)
+    ]
+    assert "\n".join(lines) == MARKERS
+
+
+def test_fixtures(project):
+    shown = project.run("--fixtures").stdout.lines
+    found = {}
+    for line, text in itertools.pairwise(shown):
+        if match := re.match(r"(sdxl_\w+)( \[session scope\])? -- ", line):
+            found[match[1]] = text.strip()
+    assert found == FIXTURES
+
+
+def test_help(project):
+    text = words(project.run("--help").stdout.str())
+    assert words(HELP) in text
+    for option in OPTIONS:
+        assert f"{option.ini} (" in text
