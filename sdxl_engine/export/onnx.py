@@ -21,6 +21,11 @@ OPSET = 18
 EXAMPLE_IMAGES = 2
 """Images in the traced batch; not 1, which the exporter would take for a constant."""
 
+MOST_ROWS = 63
+"""Upper end of the traced batch axis. diffusers' upsampling copies its input to contiguous memory from 64 rows on, which
+the exporter takes for another graph: it fails, and tries slower ways one after the other. The copy computes nothing, so
+the exported graph holds for any number of rows."""
+
 
 def export_networks(networks: dict[str, nn.Module], spec: ModelSpec, folder: Path) -> None:
     """Write `<folder>/<network's folder>/model.onnx` for each network, with torch's dynamo exporter.
@@ -45,7 +50,7 @@ def _export(network: nn.Module, interface: NetworkSpec, target: Path) -> None:
         else torch.randn(spec.at(rows), generator=generator)
         for spec in interface.inputs.values()
     ]
-    batch = torch.export.Dim("batch", min=1, max=4096)
+    batch = torch.export.Dim("batch", min=1, max=MOST_ROWS)
     shapes = tuple({0: batch} if spec.batched else {} for spec in interface.inputs.values())
     with _quiet():
         program = torch.onnx.export(
