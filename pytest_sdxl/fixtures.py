@@ -55,9 +55,12 @@ def sdxl_engine(sdxl_pipeline: Pipeline) -> Any:
 
 
 @pytest.fixture(scope="session")
-def sdxl_dataset(sdxl_pipeline: Pipeline) -> Sequence[Any]:
+def sdxl_dataset(sdxl_settings: RunSettings) -> Sequence[Any]:
     """The captions of the configuration under test, in the order of their file."""
-    return sdxl_pipeline.captions
+    try:
+        return library().captions(sdxl_settings)
+    except SdxlError as error:
+        pytest.fail(str(error), pytrace=False)
 
 
 @pytest.fixture

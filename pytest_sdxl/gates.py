@@ -119,8 +119,7 @@ def assert_accuracy(measurement: Measurement) -> None:
         _fail(
             AccuracyError(
                 f"no gate can judge this run: {_subject(measurement)}, metric {scores.variant}",
-                got=f"CLIP_SCORE {scores.clip:.8g}, FID_SCORE {scores.fid:.8g}"
-                + ("" if finite else " (not finite)"),
+                got=f"CLIP_SCORE {scores.clip:.8g}, FID_SCORE {scores.fid:.8g}" + ("" if finite else " (not finite)"),
                 expected=verdict.reason or "ranges for this model and count of captions",
                 source=measurement.loadgen.log_dir,
                 fix="leave out --sdxl-samples and --sdxl-captions, so that the published ranges hold",

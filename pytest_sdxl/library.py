@@ -28,10 +28,6 @@ class Pipeline(Protocol):
     def engine(self) -> Any:
         """The engine that runs the networks."""
 
-    @property
-    def captions(self) -> Sequence[Any]:
-        """The captions of the run, in the order of their file."""
-
     def generate(self, indices: Sequence[int]) -> Any:
         """Images, (N, H, W, 3) uint8 RGB, of the captions at `indices`."""
 
@@ -42,9 +38,7 @@ class Pipeline(Protocol):
 class Library(Protocol):
     """What the plugin needs of `sdxl_engine.measure`."""
 
-    def measure(
-        self, settings: RunSettings, mode: Mode, progress: Callable[[str], None] | None = None
-    ) -> Measurement:
+    def measure(self, settings: RunSettings, mode: Mode, progress: Callable[[str], None] | None = None) -> Measurement:
         """Run one LoadGen test in a child process; in accuracy mode, score and judge it."""
 
     def describe(self, settings: RunSettings) -> dict[str, str]:
@@ -52,6 +46,9 @@ class Library(Protocol):
 
     def check(self, settings: RunSettings) -> None:
         """Raise a `UsageError` where these settings cannot work here, without importing a heavy library."""
+
+    def captions(self, settings: RunSettings) -> Sequence[Any]:
+        """The captions of an accuracy run, in the order of their file."""
 
     def open_pipeline(self, settings: RunSettings) -> Pipeline:
         """The pipeline under test, in this process."""

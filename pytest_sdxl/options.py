@@ -53,7 +53,7 @@ OPTIONS = (
         f"Variants to measure ({_names(MODEL_OPTS)}); may be repeated or take commas, default DeepCache",
         many=True,
     ),
-    Option("--sdxl-model", "model", "MODEL", "shapes, random, or a checkpoint's folder, default auto"),
+    Option("--sdxl-model", "model", "MODEL", "shapes, or a checkpoint's folder, default auto"),
     Option("--sdxl-engine", "engine", "NAME", "Engine that runs the networks, default auto"),
     Option("--sdxl-scenario", "scenario", "NAME", f"LoadGen scenario ({_names(SCENARIOS)})"),
     Option("--sdxl-test-mode", "test_mode", "NAME", f"LoadGen tests to run ({_names(TEST_MODES)})"),
@@ -64,10 +64,14 @@ OPTIONS = (
         "Use the first N captions, default the model's own count",
         ini_type="int",
     ),
-    Option(
-        "--sdxl-pipeline", "pipeline", "MODULE:CALLABLE", "Pipeline under test, default the project's own"
-    ),
+    Option("--sdxl-pipeline", "pipeline", "MODULE:CALLABLE", "Pipeline under test, default the project's own"),
     Option("--sdxl-captions", "captions", "FILE", "Captions (TSV) in place of the model's own"),
+    Option(
+        "--sdxl-timeout-s",
+        "timeout_s",
+        "SECONDS",
+        "Kill a run after this long without an answered batch, default 600",
+    ),
     Option("--sdxl-json", "json", "FILE", "Write every result to FILE"),
 )
 DEFAULT_MODEL_OPTS = ("DeepCache",)
@@ -163,6 +167,15 @@ def _samples(given: Given) -> int:
         ) from None
 
 
+def _seconds(given: Given) -> float:
+    try:
+        return float(given.raw)
+    except ValueError:
+        raise UsageError(
+            "the time limit is not a number", got=repr(given.raw), expected="seconds, more than 0", source=given.source
+        ) from None
+
+
 def _path(given: Given) -> Path:
     return given.base / Path(given.raw).expanduser()
 
@@ -181,7 +194,7 @@ def resolve(config: pytest.Config) -> Resolved:
         UsageError: a value cannot be read as what its option is (a count, a list of variants).
     """
     given = {option.field: value for option in OPTIONS if (value := _given(config, option)) is not None}
-    parsers = {"samples": _samples, "captions": _path, "model": _model}
+    parsers = {"samples": _samples, "timeout_s": _seconds, "captions": _path, "model": _model}
     fields: dict[str, Any] = {
         field: parsers.get(field, lambda value: value.raw)(value)
         for field, value in given.items()
@@ -190,8 +203,7 @@ def resolve(config: pytest.Config) -> Resolved:
     variants = _variants(given["model_opt"]) if "model_opt" in given else DEFAULT_MODEL_OPTS
     return Resolved(
         runs=tuple(
-            RunSettings(model_opt=variant, build_dir=config.rootpath / "build", **fields)
-            for variant in variants
+            RunSettings(model_opt=variant, build_dir=config.rootpath / "build", **fields) for variant in variants
         ),
         json=_path(given["json"]) if "json" in given else None,
         sources={field: value.source for field, value in given.items()},

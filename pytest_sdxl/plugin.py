@@ -72,6 +72,4 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     if recorder is not None and recorder.has_news():
         from pytest_sdxl.report.summary import write_summary
 
-        write_summary(
-            terminalreporter, recorder, config.get_verbosity(), config.get_terminal_writer().fullwidth
-        )
+        write_summary(terminalreporter, recorder, config.get_verbosity(), config.get_terminal_writer().fullwidth)

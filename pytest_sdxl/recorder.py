@@ -103,9 +103,7 @@ class Recorder:
         if not gates:
             return None
         outcomes = {
-            outcome: {
-                name: sum(name in test.gates for test in gates if test.outcome == outcome) for name in GATES
-            }
+            outcome: {name: sum(name in test.gates for test in gates if test.outcome == outcome) for name in GATES}
             for outcome in _WORSE
         }
         skipped = {name: number for name, number in outcomes["skipped"].items() if number}
@@ -116,13 +114,9 @@ class Recorder:
         if not any(outcomes["passed"].values()):
             return Verdict(passed=None, line=f"NOT JUDGED (all skipped: {_count(skipped)})")
         measured = {result.mode for _, _, result in self.results()}
-        empty = [
-            name for name, number in outcomes["passed"].items() if number and MODE_OF[name] not in measured
-        ]
+        empty = [name for name, number in outcomes["passed"].items() if number and MODE_OF[name] not in measured]
         if empty:
-            return Verdict(
-                passed=False, line=f"FAILED (0 results for {', '.join(empty)}: the tests measured nothing)"
-            )
+            return Verdict(passed=False, line=f"FAILED (0 results for {', '.join(empty)}: the tests measured nothing)")
         return Verdict(passed=True, line=f"PASSED ({_count(outcomes['passed'])}{also})")
 
     @pytest.hookimpl(tryfirst=True)
@@ -154,7 +148,6 @@ class Recorder:
             "generator": f"pytest-sdxl {__version__}",
             "gate": {"passed": verdict.passed, "summary": verdict.line} if verdict is not None else None,
             "results": [
-                result.to_json() | {"test": nodeid, "outcome": test.outcome}
-                for nodeid, test, result in self.results()
+                result.to_json() | {"test": nodeid, "outcome": test.outcome} for nodeid, test, result in self.results()
             ],
         }

@@ -96,12 +96,8 @@ def _metrics(measurement: Measurement) -> tuple[Metric, ...]:
     if scores is not None:
         clip_range, fid_range = (ranges.clip, ranges.fid) if ranges is not None else (None, None)
         metrics += [
-            Metric(
-                "clip_score", float(scores.clip), "100 x cosine", True, scores.variant, _limits(clip_range)
-            ),
-            Metric(
-                "fid_score", float(scores.fid), "Fréchet distance", False, scores.variant, _limits(fid_range)
-            ),
+            Metric("clip_score", float(scores.clip), "100 x cosine", True, scores.variant, _limits(clip_range)),
+            Metric("fid_score", float(scores.fid), "Fréchet distance", False, scores.variant, _limits(fid_range)),
         ]
     return tuple(metrics)
 

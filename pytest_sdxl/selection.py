@@ -41,9 +41,7 @@ def parametrize(metafunc: pytest.Metafunc) -> None:
         if "sdxl_settings" in (names.replace(" ", "").split(",") if isinstance(names, str) else names):
             return
     runs = metafunc.config.stash[RESOLVED].runs
-    metafunc.parametrize(
-        "sdxl_settings", runs, ids=[run.model_opt for run in runs], indirect=True, scope="session"
-    )
+    metafunc.parametrize("sdxl_settings", runs, ids=[run.model_opt for run in runs], indirect=True, scope="session")
 
 
 def gates_of(item: pytest.Item) -> tuple[str, ...]:

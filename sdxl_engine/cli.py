@@ -39,6 +39,9 @@ def _options() -> argparse.ArgumentParser:
         default=_DEFAULTS.build_dir,
         help="where engines and logs go (default: build)",
     )
+    shared.add_argument(
+        "--timeout-s", type=float, default=_DEFAULTS.timeout_s, help="kill a run without progress (default: 600)"
+    )
     shared.add_argument("--json", type=Path, metavar="FILE", help="write the result as JSON")
     return shared
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from sdxl_engine.accuracy.ranges import judge
-from sdxl_engine.assets.captions import first_captions
+from sdxl_engine.assets.captions import Caption, first_captions
 from sdxl_engine.engines.registry import resolve_engine
 from sdxl_engine.environment import environment
 from sdxl_engine.errors import UnavailableError
@@ -65,6 +65,12 @@ def describe(settings: RunSettings) -> dict[str, str]:
         "accuracy samples": str(_samples(settings, model, "AccuracyOnly")),
         "performance samples": str(_samples(settings, model, "PerformanceOnly")),
     }
+
+
+def captions(settings: RunSettings) -> list[Caption]:
+    """The captions of an accuracy run, in the order of their file."""
+    model = resolve_model(settings.model, settings.build_dir, settings.captions)
+    return first_captions(model.captions, _samples(settings, model, "AccuracyOnly"))
 
 
 def open_pipeline(settings: RunSettings) -> Pipeline:
@@ -169,13 +175,11 @@ def score_images(model: ModelSource, samples: int, images: Path, tell: Callable[
     from sdxl_engine.images import from_folder, from_log
     from sdxl_engine.models.spec import read_spec
 
-    captions = first_captions(model.captions, samples)
-    networks = load_shapes_metrics(model.metrics)
-    scorer = Scorer(networks, {caption.id: caption.text for caption in captions}, SCORER_BATCH)
-    ids = [caption.id for caption in captions]
+    wanted = {caption.id: caption.text for caption in first_captions(model.captions, samples)}
+    scorer = Scorer(load_shapes_metrics(model.metrics), wanted, SCORER_BATCH)
     side = read_spec(model.checkpoint).image_side
     batches = from_folder if images.is_dir() else from_log
-    for some, pictures in batches(images, ids, side, SCORER_BATCH):
+    for some, pictures in batches(images, list(wanted), side, SCORER_BATCH):
         scorer.add(some, pictures)
         tell(f"scoring: {len(scorer.per_id)}/{samples} images")
     return scorer.scores()

@@ -100,7 +100,7 @@ class Measurement:
     """One LoadGen test of one configuration, scored and judged.
 
     Args:
-        model: `shapes`, `random`, or the checkpoint's folder.
+        model: `shapes`, or the checkpoint's folder.
         model_opt: `NoOpt`, `DeepCache` or `DeepCachePruned`.
         engine: The engine that ran (never `auto`).
         precision: Of the networks.

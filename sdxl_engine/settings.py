@@ -22,7 +22,7 @@ class RunSettings:
     """One benchmark configuration, as asked for.
 
     Args:
-        model: `shapes`, `random`, or a folder with a checkpoint; `auto` takes `build/models/SDXL` if it is there.
+        model: `shapes`, or a folder with a checkpoint; `auto` takes `build/models/SDXL` if it is there.
         model_opt: One of `MODEL_OPTS`.
         engine: The name of a registered engine, or `auto`.
         precision: One of `PRECISIONS`.

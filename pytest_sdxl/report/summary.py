@@ -80,11 +80,7 @@ def _table(rows: list[tuple[str, ...]], width: int) -> list[str]:
         if max(map(len, lines)) <= width:
             return lines
     size = max(map(len, _COLUMNS))
-    return [
-        f"{name + ':':<{size + 1}} {cell}"
-        for cells in rows
-        for name, cell in zip(_COLUMNS, cells, strict=True)
-    ]
+    return [f"{name + ':':<{size + 1}} {cell}" for cells in rows for name, cell in zip(_COLUMNS, cells, strict=True)]
 
 
 def _subject(result: Result) -> str:
@@ -101,9 +97,7 @@ def _official(result: Result) -> str:
     if result.mode == "AccuracyOnly":
         return str(result.verdict["line"]) if result.verdict is not None else "accuracy: not scored"
     speed = _figure(result, "samples_per_second", "{:.6g}")
-    return (
-        f"performance: result_samples_per_second: {speed}, Result is {'VALID' if result.valid else 'INVALID'}"
-    )
+    return f"performance: result_samples_per_second: {speed}, Result is {'VALID' if result.valid else 'INVALID'}"
 
 
 def _details(result: Result, test: Test) -> list[str]:

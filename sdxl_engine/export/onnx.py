@@ -22,9 +22,9 @@ EXAMPLE_IMAGES = 2
 """Images in the traced batch; not 1, which the exporter would take for a constant."""
 
 MOST_ROWS = 63
-"""Upper end of the traced batch axis. diffusers' upsampling copies its input to contiguous memory from 64 rows on, which
-the exporter takes for another graph: it fails, and tries slower ways one after the other. The copy computes nothing, so
-the exported graph holds for any number of rows."""
+"""Upper end of the traced batch axis. diffusers' upsampling copies its input to contiguous memory from 64 rows on:
+another graph for the exporter, which would fail, and try slower ways one after the other. The copy computes
+nothing, so the exported graph holds for any number of rows."""
 
 
 def export_networks(networks: dict[str, nn.Module], spec: ModelSpec, folder: Path) -> None:

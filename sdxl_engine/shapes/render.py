@@ -115,7 +115,7 @@ def render(scenes: SceneTensors, generator: torch.Generator | None = None) -> Te
     pixel = torch.arange(SIDE, device=device) + 0.5
     x = pixel[None, None, None, :] - centre[..., 0, None, None]
     y = pixel[None, None, :, None] - centre[..., 1, None, None]
-    x, y = torch.broadcast_tensors(x, y)
+    x, y = x.expand(-1, -1, SIDE, -1), y.expand(-1, -1, -1, SIDE)
     wanted = scenes.shape.clamp(min=0)[None, ..., None, None].expand(1, -1, -1, SIDE, SIDE)
     distance = _distances(x, y, radius[..., None, None]).gather(0, wanted)[0]
     cover = (0.5 - distance).clamp(0, 1) * (scenes.shape >= 0)[..., None, None]

@@ -25,7 +25,7 @@ HELP = """\
 MLPerf Stable Diffusion XL benchmark:
   --model-opt=NAME      Variants to measure (NoOpt, DeepCache, DeepCachePruned); may be repeated or take
                         commas, default DeepCache (env SDXL_MODEL_OPT, ini sdxl_model_opt)
-  --sdxl-model=MODEL    shapes, random, or a checkpoint's folder, default auto
+  --sdxl-model=MODEL    shapes, or a checkpoint's folder, default auto
                         (env SDXL_MODEL, ini sdxl_model)
   --sdxl-engine=NAME    Engine that runs the networks, default auto (env SDXL_ENGINE, ini sdxl_engine)
   --sdxl-scenario=NAME  LoadGen scenario (Offline) (env SDXL_SCENARIO, ini sdxl_scenario)
@@ -36,6 +36,8 @@ MLPerf Stable Diffusion XL benchmark:
   --sdxl-pipeline=MODULE:CALLABLE Pipeline under test, default the project's own
                         (env SDXL_PIPELINE, ini sdxl_pipeline)
   --sdxl-captions=FILE  Captions (TSV) in place of the model's own (env SDXL_CAPTIONS, ini sdxl_captions)
+  --sdxl-timeout-s=SECONDS Kill a run after this long without an answered batch, default 600
+                        (env SDXL_TIMEOUT_S, ini sdxl_timeout_s)
   --sdxl-json=FILE      Write every result to FILE (env SDXL_JSON, ini sdxl_json)"""
 
 
@@ -45,11 +47,7 @@ def words(text: str) -> str:
 
 
 def test_markers(project):
-    lines = [
-        line
-        for line in project.run("--markers").stdout.lines
-        if re.match("@pytest.mark.(acc|per|con|gpu)", line)
-    ]
+    lines = [line for line in project.run("--markers").stdout.lines if re.match("@pytest.mark.(acc|per|con|gpu)", line)]
     assert "\n".join(lines) == MARKERS
 
 

@@ -14,10 +14,7 @@ def test_several_variants_are_several_tests_with_stable_ids(project):
     result = project.run("--model-opt=NoOpt,DeepCache", "--model-opt=DeepCachePruned", "-v", "-m", "accuracy")
     result.assert_outcomes(passed=3, deselected=3)
     result.stdout.fnmatch_lines(
-        [
-            f"test_accuracy.py::test_accuracy[[]{name}] PASSED*"
-            for name in ("NoOpt", "DeepCache", "DeepCachePruned")
-        ]
+        [f"test_accuracy.py::test_accuracy[[]{name}] PASSED*" for name in ("NoOpt", "DeepCache", "DeepCachePruned")]
     )
 
 
@@ -40,9 +37,7 @@ def test_unknown_variant_in_the_environment_names_the_variable(project, monkeypa
     monkeypatch.setenv("SDXL_MODEL_OPT", "deepcache")
     result = project.run()
     assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines(
-        ["*from:     environment variable SDXL_MODEL_OPT", "*did you mean 'DeepCache'?"]
-    )
+    result.stderr.fnmatch_lines(["*from:     environment variable SDXL_MODEL_OPT", "*did you mean 'DeepCache'?"])
 
 
 def test_help_does_not_need_good_values(project, monkeypatch):

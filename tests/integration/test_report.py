@@ -12,9 +12,7 @@ ACCURACY_LINE = (
 
 def test_header_names_what_auto_stands_for(project):
     result = project.run("--model-opt=DeepCache,NoOpt")
-    result.stdout.fnmatch_lines(
-        ["sdxl: model-opt=DeepCache,NoOpt, model=shapes, engine=onnxruntime, samples=512"]
-    )
+    result.stdout.fnmatch_lines(["sdxl: model-opt=DeepCache,NoOpt, model=shapes, engine=onnxruntime, samples=512"])
 
 
 def test_header_names_the_source_of_settings_that_are_not_on_the_command_line(project, monkeypatch):

@@ -60,8 +60,7 @@ def test_junit_has_the_results(project, workers):
     project.run("--junitxml=junit.xml", *workers)
     cases = ET.parse(project.path / "junit.xml").getroot().iter("testcase")
     properties = {
-        case.get("name"): {item.get("name"): item.get("value") for item in case.iter("property")}
-        for case in cases
+        case.get("name"): {item.get("name"): item.get("value") for item in case.iter("property")} for case in cases
     }
     accuracy = properties["test_accuracy[DeepCache]"]
     assert accuracy["sdxl_gate"] == "accuracy"

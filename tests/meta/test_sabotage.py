@@ -5,8 +5,8 @@ import math
 from pathlib import Path
 
 import pytest
-from pytest_sdxl.gates import assert_accuracy
 
+from pytest_sdxl.gates import assert_accuracy
 from sdxl_engine.accuracy.networks import FidNetwork
 from sdxl_engine.errors import LoadgenError
 from sdxl_engine.measure import measure

@@ -35,9 +35,7 @@ def accuracy_run(clip: float = 90.5, fid: float = 1.5, **changes: object) -> Mea
     scores = Scores(clip, fid, 512, "shapes")
     loadgen = LoadgenResult("Offline", "AccuracyOnly", None, True, 512, 60.0, (), Path("build/logs/a"))
     return dataclasses.replace(
-        Measurement(
-            "shapes", "DeepCache", "onnxruntime", "fp32", loadgen, scores, RANGES, judge(scores, RANGES)
-        ),
+        Measurement("shapes", "DeepCache", "onnxruntime", "fp32", loadgen, scores, RANGES, judge(scores, RANGES)),
         **changes,
     )
 
@@ -56,7 +54,6 @@ class FakePipeline:
 
     settings: RunSettings
     log: Callable[[str], None]
-    captions: Sequence[str] = ("a red circle", "a blue square")
 
     @property
     def engine(self) -> str:
@@ -119,9 +116,7 @@ class FakeMeasure:
     def _engine(self, settings: RunSettings) -> str:
         return "onnxruntime" if settings.engine == "auto" else settings.engine
 
-    def measure(
-        self, settings: RunSettings, mode: str, progress: Callable[[str], None] | None = None
-    ) -> Measurement:
+    def measure(self, settings: RunSettings, mode: str, progress: Callable[[str], None] | None = None) -> Measurement:
         self._log(settings, f"measure {settings.model_opt} {mode}")
         for line in self.lines:
             progress(line)
@@ -147,6 +142,9 @@ class FakeMeasure:
             loadgen=loadgen,
             environment={"python": "3.11"},
         )
+
+    def captions(self, settings: RunSettings) -> list[str]:
+        return ["a red circle", "a blue square"]
 
     def open_pipeline(self, settings: RunSettings) -> FakePipeline:
         self._log(settings, f"open {settings.model_opt}")

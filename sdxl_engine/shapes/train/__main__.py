@@ -9,8 +9,8 @@ import argparse
 import functools
 import json
 import time
-from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -24,6 +24,9 @@ from sdxl_engine.shapes.train.metrics import train_clip, train_features
 from sdxl_engine.shapes.train.recipe import Recipe, tiny
 from sdxl_engine.shapes.train.tokenizers import write_tokenizers
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 STAGES = ("vae", "clip", "features", "denoiser", "finish")
 
 
@@ -35,7 +38,6 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--minutes", type=float, help="checkpoint and stop after this long; run again to go on")
     parser.add_argument("--only", nargs="+", choices=STAGES, help="just these stages")
-    parser.add_argument("--no-compile", action="store_true", help="train the denoiser without torch.compile")
     parser.add_argument("--tiny", action="store_true", help="the recipe in miniature, to try the code")
     return parser.parse_args(argv)
 
@@ -66,19 +68,20 @@ def main(argv: list[str] | None = None) -> int:
         write_manifest(bundle)
         return True
 
-    compiled = not arguments.no_compile and device.type == "cuda"
     stages: dict[str, Callable[[], bool]] = {
         "vae": lambda: train_vae(recipe.vae, pool(), bundle, work, stop_at),
         "clip": lambda: train_clip(recipe.clip, pool(), bundle, work, stop_at),
         "features": lambda: train_features(recipe.features, pool(), bundle, work, stop_at),
-        "denoiser": lambda: train_denoiser(recipe, pool(), bundle, work, stop_at, compiled=compiled),
+        "denoiser": lambda: train_denoiser(recipe, pool(), bundle, work, stop_at),
         "finish": finish,
     }
     for name in arguments.only or STAGES:
         torch.manual_seed(arguments.seed)
         start = time.monotonic()
         complete = stages[name]()
-        print(json.dumps({"stage": name, "complete": complete, "seconds": round(time.monotonic() - start, 1)}), flush=True)
+        print(
+            json.dumps({"stage": name, "complete": complete, "seconds": round(time.monotonic() - start, 1)}), flush=True
+        )
         if not complete:
             return 3
     return 0

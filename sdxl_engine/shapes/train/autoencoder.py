@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
-from diffusers import AutoencoderKL
 from torch import Tensor
 
-from sdxl_engine.shapes.train.data import Pool
 from sdxl_engine.shapes.train.loop import Trainer
 from sdxl_engine.shapes.train.networks import new_vae
-from sdxl_engine.shapes.train.recipe import Stage
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from diffusers import AutoencoderKL
+
+    from sdxl_engine.shapes.train.data import Pool
+    from sdxl_engine.shapes.train.recipe import Stage
 
 KL_WEIGHT = 1e-6
 
@@ -31,7 +36,8 @@ def train_vae(stage: Stage, pool: Pool, bundle: Path, work: Path, stop_at: float
             latent = mean + torch.randn_like(mean) * torch.exp(0.5 * log_variance)
             back = vae.decoder(vae.post_quant_conv(latent)).float()
         kl = 0.5 * (mean**2 + log_variance.exp() - 1 - log_variance).sum(dim=(1, 2, 3)).mean()
-        return F.l1_loss(back, picture) + 4 * F.mse_loss(back, picture) + KL_WEIGHT * kl
+        total: Tensor = F.l1_loss(back, picture) + 4 * F.mse_loss(back, picture) + KL_WEIGHT * kl
+        return total
 
     trainer = Trainer("vae", stage, [vae], loss, work)
     if not trainer.run(stop_at=stop_at):

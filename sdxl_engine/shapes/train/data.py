@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -13,7 +13,11 @@ from sdxl_engine.models.prompts import NEGATIVE_PROMPT
 from sdxl_engine.shapes.grammar import Scene, training_captions
 from sdxl_engine.shapes.render import SceneTensors, render, scene_tensors
 from sdxl_engine.shapes.train.networks import TOKENS
-from sdxl_engine.shapes.train.recipe import Recipe
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from sdxl_engine.shapes.train.recipe import Recipe
 
 NO_RELATION = 2
 """Label of a single object; 0 is side by side, 1 is one above the other."""
@@ -56,9 +60,7 @@ class Pool:
     def pictures(self, rows: Tensor) -> Tensor:
         """Fresh renders of rows: (B, 3, 128, 128) float32 in [0, 1], jittered by the device's default generator."""
         scenes = self.scenes[rows]
-        generator = (
-            torch.cuda.default_generators[rows.device.index or 0] if rows.is_cuda else torch.default_generator
-        )
+        generator = torch.cuda.default_generators[rows.device.index or 0] if rows.is_cuda else torch.default_generator
         return render(scenes, generator)
 
 
@@ -77,9 +79,9 @@ def make_pool(recipe: Recipe, scenes: list[Scene], bundle: Path, seed: int, devi
     return Pool(
         first=first[row].to(device),
         second=second[row].to(device),
-        negative=torch.cat(
-            [tokenise(bundle / name, [NEGATIVE_PROMPT]) for name in ("tokenizer", "tokenizer_2")]
-        ).to(device),
+        negative=torch.cat([tokenise(bundle / name, [NEGATIVE_PROMPT]) for name in ("tokenizer", "tokenizer_2")]).to(
+            device
+        ),
         scenes=scene_tensors(canonical).to(device),
         axis=torch.tensor(axis, device=device),
         eos=eos,

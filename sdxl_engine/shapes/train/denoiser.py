@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -13,10 +12,14 @@ from torch import Tensor
 
 from sdxl_engine.models.text import encode_text
 from sdxl_engine.shapes.train.autoencoder import encode
-from sdxl_engine.shapes.train.data import Pool
 from sdxl_engine.shapes.train.loop import Trainer
 from sdxl_engine.shapes.train.networks import new_text_encoders, new_unet
-from sdxl_engine.shapes.train.recipe import Recipe
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from sdxl_engine.shapes.train.data import Pool
+    from sdxl_engine.shapes.train.recipe import Recipe
 
 SCHEDULER = {
     "beta_start": 0.00085,
@@ -42,7 +45,7 @@ def _latents(pool: Pool, bundle: Path) -> Tensor:
     vae: Any = AutoencoderKL.from_pretrained(bundle / "vae", torch_dtype=torch.float32)
     vae = vae.to(device, memory_format=torch.channels_last)
     found = []
-    for rows in torch.arange(len(pool), device=device).split(ENCODE_BATCH):
+    for rows in torch.split(torch.arange(len(pool), device=device), ENCODE_BATCH):
         picture = (2 * pool.pictures(rows) - 1).to(memory_format=torch.channels_last)
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
             latent = encode(vae, picture).float()
@@ -50,9 +53,7 @@ def _latents(pool: Pool, bundle: Path) -> Tensor:
     return torch.cat(found)
 
 
-def train_denoiser(
-    recipe: Recipe, pool: Pool, bundle: Path, work: Path, stop_at: float | None, *, compiled: bool
-) -> bool:
+def train_denoiser(recipe: Recipe, pool: Pool, bundle: Path, work: Path, stop_at: float | None) -> bool:
     """Train and save `unet/`, `text_encoder/`, `text_encoder_2/`, `scheduler/`. Returns whether complete."""
     device = pool.first.device
     stage = recipe.denoiser
@@ -60,7 +61,7 @@ def train_denoiser(
     unet = new_unet().to(device, memory_format=torch.channels_last)
     vocabulary = pool.eos + 1
     small, large = (encoder.to(device) for encoder in new_text_encoders(vocabulary, pool.eos, pool.eos - 1))
-    scheduler = EulerDiscreteScheduler(**SCHEDULER)
+    scheduler: Any = EulerDiscreteScheduler(**SCHEDULER)
     kept = scheduler.alphas_cumprod.to(device)
     time_ids = torch.tensor([TIME_IDS], device=device).expand(stage.batch, -1)
 
@@ -71,8 +72,6 @@ def train_denoiser(
         context = torch.cat([narrow, wide], dim=-1)
         result: Tensor = unet(noisy, time, context, added_cond_kwargs=added, return_dict=False)[0]
         return result
-
-    forward = torch.compile(predict, dynamic=False) if compiled else predict
 
     def loss() -> Tensor:
         rows = pool.draw(stage.batch)
@@ -85,7 +84,7 @@ def train_denoiser(
         level = kept[time][:, None, None, None]
         noisy = (level.sqrt() * clean + (1 - level).sqrt() * noise).to(memory_format=torch.channels_last)
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda", cache_enabled=False):
-            predicted = forward(noisy, time, first, second)
+            predicted = predict(noisy, time, first, second)
         return F.mse_loss(predicted.float(), noise)
 
     trainer = Trainer("denoiser", stage, [unet, small, large], loss, work, ema=recipe.ema)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -26,7 +25,12 @@ from sdxl_engine.shapes import bundle as layout
 from sdxl_engine.shapes.grammar import parse
 from sdxl_engine.shapes.pixel_check import check_picture
 from sdxl_engine.shapes.render import SIDE, render, scene_tensors
-from sdxl_engine.shapes.train.recipe import Recipe
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from sdxl_engine.shapes.train.recipe import Recipe
 
 RENDER_SEED = 0
 LATENT_SEED = 0
@@ -71,9 +75,7 @@ def write_ranges(bundle: Path, captions: list[str], recipe: Recipe) -> None:
         BATCH,
     )
     networks = load_shapes_metrics(bundle / layout.METRICS)
-    drawn = [
-        pipeline.generate(np.arange(start, min(start + BATCH, most))) for start in range(0, most, BATCH)
-    ]
+    drawn = [pipeline.generate(np.arange(start, min(start + BATCH, most))) for start in range(0, most, BATCH)]
     images = np.concatenate(drawn)
     true = np.concatenate([pictures for _, pictures in renders(captions[:most])])
     entries, facts = [], {}

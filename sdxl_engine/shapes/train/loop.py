@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from sdxl_engine.files import written_whole
-from sdxl_engine.shapes.train.recipe import Stage
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from sdxl_engine.shapes.train.recipe import Stage
 
 EAGER_STEPS = 3
 """Steps run before capture, so that lazy initialisation (cuBLAS, cuDNN, Adam's state) is not captured."""
@@ -69,7 +72,7 @@ class Trainer:
 
     def _warmed(self) -> None:
         """One eager step on a side stream, as capture wants its warm-up."""
-        side = torch.cuda.Stream()
+        side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
             self._advance()

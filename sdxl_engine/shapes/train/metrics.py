@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from sdxl_engine.accuracy.feature_network import FeatureNetwork
 from sdxl_engine.shapes.train.attributes import AttributeHead, labels
-from sdxl_engine.shapes.train.data import Pool
 from sdxl_engine.shapes.train.loop import Trainer
 from sdxl_engine.shapes.train.networks import (
     CLIP_TOKENS,
@@ -23,7 +22,12 @@ from sdxl_engine.shapes.train.networks import (
     clip_config,
     new_clip,
 )
-from sdxl_engine.shapes.train.recipe import Stage
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from sdxl_engine.shapes.train.data import Pool
+    from sdxl_engine.shapes.train.recipe import Stage
 
 ATTRIBUTE_WEIGHT = 0.5
 LOGIT_SCALE = 20.0
@@ -42,7 +46,7 @@ def train_clip(stage: Stage, pool: Pool, bundle: Path, work: Path, stop_at: floa
     device = pool.first.device
     config = clip_config(pool.eos + 1)
     clip = new_clip(config).to(device)
-    clip.logit_scale.requires_grad_(False)  # type: ignore[union-attr]
+    clip.logit_scale.requires_grad_(requires_grad=False)
     heads = nn.ModuleList([AttributeHead(config["embed_dim"]) for _ in range(2)]).to(device)
     mean = torch.tensor(config["mean"], device=device)[:, None, None]
     std = torch.tensor(config["std"], device=device)[:, None, None]
@@ -61,7 +65,7 @@ def train_clip(stage: Stage, pool: Pool, bundle: Path, work: Path, stop_at: floa
         target = same / same.sum(dim=1, keepdim=True)
         logits = LOGIT_SCALE * F.normalize(image.float(), dim=-1) @ F.normalize(text.float(), dim=-1).T
         contrast = 0.5 * (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target))
-        attributes = heads[0](image.float(), wanted) + heads[1](text.float(), wanted)
+        attributes: Tensor = heads[0](image.float(), wanted) + heads[1](text.float(), wanted)
         return contrast + ATTRIBUTE_WEIGHT * attributes
 
     trainer = Trainer("clip", stage, [clip, heads], loss, work)
@@ -90,9 +94,7 @@ def train_features(stage: Stage, pool: Pool, bundle: Path, work: Path, stop_at: 
     head = AttributeHead(FEATURE_DIMS).to(device)
 
     def prepare(rows: Tensor) -> Tensor:
-        picture = F.interpolate(
-            pool.pictures(rows), (FEATURE_SIDE, FEATURE_SIDE), mode="bilinear", align_corners=False
-        )
+        picture = F.interpolate(pool.pictures(rows), (FEATURE_SIDE, FEATURE_SIDE), mode="bilinear", align_corners=False)
         return 2 * picture - 1
 
     def loss() -> Tensor:

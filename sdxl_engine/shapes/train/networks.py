@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import open_clip
-import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+
+if TYPE_CHECKING:
+    import torch
 
 TEXT_WIDTHS = (64, 96)
 POOLED_WIDTH = 96

@@ -51,7 +51,7 @@ class Recipe:
     vae: Stage = Stage(steps=3500, batch=96, rate=2e-3, warmup=100, decay=0.7)
     clip: Stage = Stage(steps=5000, batch=1024, rate=1e-3, warmup=300, decay=0.8, weight_decay=0.05)
     features: Stage = Stage(steps=2000, batch=512, rate=2e-3, warmup=100, decay=0.8)
-    denoiser: Stage = Stage(steps=24000, batch=512, rate=1e-3, warmup=500, decay=0.4)
+    denoiser: Stage = Stage(steps=8000, batch=512, rate=1e-3, warmup=500, decay=0.4)
     pool: int = 400_000
     single_share: float = 0.1
     unconditional: float = 0.1

@@ -1,14 +1,17 @@
-"""The tokenizers of `shapes`: CLIP's byte-pair encoding with a small vocabulary in which each grammar word is a token."""
+"""The tokenizers of `shapes`: CLIP's byte-pair encoding, with one token for each word of the grammar."""
 
 from __future__ import annotations
 
 import json
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 
 from sdxl_engine.models.prompts import NEGATIVE_PROMPT
 from sdxl_engine.shapes.train.networks import TOKENS
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 BOS, EOS = "<|startoftext|>", "<|endoftext|>"
 

@@ -88,24 +88,18 @@ def test_a_gate_that_cannot_judge_is_not_green(ranges):
 
 
 def test_random_weights_are_skipped_and_say_why():
-    with pytest.raises(
-        pytest.skip.Exception, match="'random' has random weights, so it has no accuracy to gate"
-    ):
+    with pytest.raises(pytest.skip.Exception, match="'random' has random weights, so it has no accuracy to gate"):
         assert_accuracy(accuracy_run(model="random"))
 
 
-@pytest.mark.parametrize(
-    ("gate", "run"), [(assert_accuracy, accuracy_run), (assert_performance, performance_run)]
-)
+@pytest.mark.parametrize(("gate", "run"), [(assert_accuracy, accuracy_run), (assert_performance, performance_run)])
 def test_loadgen_errors_fail_both_gates(gate, run):
     text = refusal(gate, with_loadgen(run(), errors=("response lost: id 7",)))
     assert "response lost: id 7" in text
     assert "mlperf_log_detail.txt" in text
 
 
-@pytest.mark.parametrize(
-    ("gate", "run"), [(assert_accuracy, accuracy_run), (assert_performance, performance_run)]
-)
+@pytest.mark.parametrize(("gate", "run"), [(assert_accuracy, accuracy_run), (assert_performance, performance_run)])
 def test_an_invalid_run_fails_both_gates(gate, run):
     assert "the LoadGen run is INVALID" in refusal(gate, with_loadgen(run(), valid=False))
 

@@ -21,9 +21,7 @@ def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 def parse(pytester: pytest.Pytester, request: pytest.FixtureRequest):
     """Resolve the options of a command line, in a folder of its own."""
     loaded = request.config.pluginmanager
-    plugin = next(
-        name for name, module in loaded.list_name_plugin() if module is not None and _is_ours(module)
-    )
+    plugin = next(name for name, module in loaded.list_name_plugin() if module is not None and _is_ours(module))
 
     def parse(*args: str):
         own = [] if plugin == "sdxl" else ["-p", plugin]
@@ -83,9 +81,8 @@ def test_variants_come_repeated_or_with_commas_once_each_in_order(parse):
 
 
 def test_every_option_can_be_set_in_every_place(parse, pytester, monkeypatch):
-    values = {
-        option.field: "64" if option.field == "samples" else f"value-{option.field}" for option in OPTIONS
-    }
+    numbers = ("samples", "timeout_s")
+    values = {option.field: "64" if option.field in numbers else f"value-{option.field}" for option in OPTIONS}
     expected = set(values)
     assert set(parse(*(f"{option.flag}={values[option.field]}" for option in OPTIONS)).sources) == expected
     pytester.makeini("[pytest]\n" + "".join(f"{option.ini} = {values[option.field]}\n" for option in OPTIONS))
