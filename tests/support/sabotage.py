@@ -13,10 +13,10 @@ def intact(settings):
 
 
 def wrong_sigma(settings):
-    """The noise level of one step in the middle is that of the step after it."""
+    """The noise level of one step in the middle is twice what it should be."""
     pipeline = open_pipeline(settings)
     sigmas = pipeline.schedule.sigmas.copy()
-    sigmas[10] = sigmas[11]
+    sigmas[10] *= 2
     pipeline.schedule = dataclasses.replace(pipeline.schedule, sigmas=sigmas)
     return pipeline
 

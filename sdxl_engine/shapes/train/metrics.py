@@ -46,7 +46,7 @@ def train_clip(stage: Stage, pool: Pool, bundle: Path, work: Path, stop_at: floa
     device = pool.first.device
     config = clip_config(pool.eos + 1)
     clip = new_clip(config).to(device)
-    clip.logit_scale.requires_grad_(requires_grad=False)
+    clip.logit_scale.requires_grad_(False)
     heads = nn.ModuleList([AttributeHead(config["embed_dim"]) for _ in range(2)]).to(device)
     mean = torch.tensor(config["mean"], device=device)[:, None, None]
     std = torch.tensor(config["std"], device=device)[:, None, None]

@@ -51,16 +51,17 @@ class Recipe:
     vae: Stage = Stage(steps=3500, batch=96, rate=2e-3, warmup=100, decay=0.7)
     clip: Stage = Stage(steps=5000, batch=1024, rate=1e-3, warmup=300, decay=0.8, weight_decay=0.05)
     features: Stage = Stage(steps=2000, batch=512, rate=2e-3, warmup=100, decay=0.8)
-    denoiser: Stage = Stage(steps=8000, batch=512, rate=1e-3, warmup=500, decay=0.4)
+    # Not longer, and at a constant rate: see docs/shapes.md, "Why no more training".
+    denoiser: Stage = Stage(steps=4300, batch=512, rate=1e-3, warmup=500, decay=0.0)
     pool: int = 400_000
     single_share: float = 0.1
     unconditional: float = 0.1
     ema: float = 0.999
     captions: int = 5000
     reference_counts: tuple[int, ...] = (128, 512)
-    performance_samples: int = 192
-    clip_percent: float = 1.0
-    fid_percent: float = 10.0
+    performance_samples: int = 128
+    clip_percent: float = 0.2
+    fid_percent: float = 2.0
 
 
 def tiny() -> Recipe:
