@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: bench test lint clean
+.PHONY: bench test lint ratios clean
 
 bench: $(STAMP)
 	$(BIN)/python -m pytest benchmarks --model-opt=DeepCache
@@ -17,6 +17,10 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# Speed of the engines and of DeepCache against each other, on the embedded model.
+ratios: $(STAMP)
+	$(BIN)/python benchmarks/ratios.py
 
 # pip, with the package in editable mode; done again when pyproject.toml changes.
 $(STAMP): pyproject.toml

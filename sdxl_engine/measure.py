@@ -17,6 +17,7 @@ from sdxl_engine.engines.registry import resolve_engine
 from sdxl_engine.environment import environment
 from sdxl_engine.errors import UnavailableError
 from sdxl_engine.loadgen.heartbeat import RUNNING
+from sdxl_engine.loadgen.logs import ACCURACY_LOG
 from sdxl_engine.loadgen.runner import run_loadgen
 from sdxl_engine.loadgen.spec import LoadgenSpec
 from sdxl_engine.models.source import ModelSource, resolve_model
@@ -97,7 +98,7 @@ def measure(settings: RunSettings, mode: Mode, progress: Callable[[str], None] |
     result = run_loadgen(_spec(settings, model, mode, samples), _narrator(tell))
     scores, ranges, verdict = None, None, None
     if mode == "AccuracyOnly":
-        scores = score_images(model, samples, result.log_dir / "mlperf_log_accuracy.json", tell)
+        scores = score_images(model, samples, result.log_dir / ACCURACY_LOG, tell)
         ranges, verdict = judged(model, scores)
     return Measurement(
         model=model.name,

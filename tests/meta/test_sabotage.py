@@ -9,7 +9,9 @@ import pytest
 from pytest_sdxl.gates import assert_accuracy
 from sdxl_engine.accuracy.networks import FidNetwork
 from sdxl_engine.errors import LoadgenError
-from sdxl_engine.measure import measure
+from sdxl_engine.loadgen.logs import ACCURACY_LOG
+from sdxl_engine.measure import judged, measure, score_images
+from sdxl_engine.models.source import resolve_model
 from sdxl_engine.settings import RunSettings
 
 SAMPLES = 128
@@ -18,20 +20,24 @@ SAMPLES = 128
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.fixture
-def settings(build_dir, monkeypatch):
-    monkeypatch.chdir(ROOT)  # a pipeline under test is looked for where the command is given
-    return RunSettings(model="shapes", model_opt="DeepCache", samples=SAMPLES, build_dir=build_dir)
+@pytest.fixture(scope="module")
+def settings(build_dir):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(ROOT)  # a pipeline under test is looked for where the command is given
+        yield RunSettings(model="shapes", model_opt="DeepCache", samples=SAMPLES, build_dir=build_dir)
 
 
-def gated(settings, fault):
-    measurement = measure(dataclasses.replace(settings, pipeline=f"tests.support.sabotage:{fault}"), "AccuracyOnly")
-    print(f"{fault}: CLIP {measurement.scores.clip:.3f}, FID {measurement.scores.fid:.3f}, {measurement.ranges}")
-    assert_accuracy(measurement)
+def run(settings, fault):
+    return measure(dataclasses.replace(settings, pipeline=f"tests.support.sabotage:{fault}"), "AccuracyOnly")
 
 
-def test_an_intact_pipeline_passes(settings):
-    gated(settings, "intact")
+@pytest.fixture(scope="module")
+def intact(settings):
+    return run(settings, "intact")
+
+
+def test_an_intact_pipeline_passes(intact):
+    assert_accuracy(intact)
 
 
 @pytest.mark.parametrize(
@@ -49,16 +55,17 @@ def test_an_intact_pipeline_passes(settings):
     ],
 )
 def test_a_fault_fails_the_gate(settings, fault):
+    measurement = run(settings, fault)
     with pytest.raises(pytest.fail.Exception, match="accuracy is out of range"):
-        gated(settings, fault)
+        assert_accuracy(measurement)
 
 
 def test_a_lost_response_fails_the_run(settings):
     with pytest.raises(LoadgenError, match="1 missing"):
-        gated(dataclasses.replace(settings, timeout_s=30.0), "lost_response")
+        run(dataclasses.replace(settings, timeout_s=30.0), "lost_response")
 
 
-def test_scores_that_are_not_numbers_fail_the_gate(settings, monkeypatch):
+def test_scores_that_are_not_numbers_fail_the_gate(settings, intact, monkeypatch):
     features = FidNetwork.__call__
 
     def one_bad_row(self, images):
@@ -67,5 +74,8 @@ def test_scores_that_are_not_numbers_fail_the_gate(settings, monkeypatch):
         return array
 
     monkeypatch.setattr(FidNetwork, "__call__", one_bad_row)
+    model = resolve_model(settings.model, settings.build_dir)
+    scores = score_images(model, SAMPLES, intact.loadgen.log_dir / ACCURACY_LOG, lambda _line: None)
+    _, verdict = judged(model, scores)
     with pytest.raises(pytest.fail.Exception, match="FID_SCORE nan"):
-        gated(settings, "intact")
+        assert_accuracy(dataclasses.replace(intact, scores=scores, verdict=verdict))

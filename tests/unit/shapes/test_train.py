@@ -20,7 +20,7 @@ def test_the_recipe_in_miniature_makes_a_whole_bundle_and_resumes(tmp_path, caps
 
 
 def test_the_rate_rises_holds_and_falls_to_zero():
-    stage = Recipe().denoiser
+    stage = Recipe().vae
     assert stage.rate_at(0) == stage.rate / stage.warmup
-    assert stage.rate_at(stage.steps // 2) == stage.rate
+    assert stage.rate_at(stage.steps // 4) == stage.rate
     assert 0 < stage.rate_at(stage.steps - 1) < 1e-3 * stage.rate
