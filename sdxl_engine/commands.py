@@ -52,15 +52,17 @@ def write_result(path: Path, result: dict[str, Any]) -> None:
     write_json(path, plain(result))
 
 
-def _tell(line: str) -> None:
-    """Progress, on standard error so that standard output holds results alone; at most about one line a second."""
-    now = time.monotonic()
-    if now - _tell.last >= 1 or ":" not in line:  # type: ignore[attr-defined]
-        _tell.last = now  # type: ignore[attr-defined]
-        print(line, file=sys.stderr, flush=True)
+class _Narrator:
+    """Prints progress on standard error, so that standard output holds results alone; at most about a line a second."""
 
+    def __init__(self) -> None:
+        self._last = 0.0
 
-_tell.last = 0.0  # type: ignore[attr-defined]
+    def __call__(self, line: str) -> None:
+        now = time.monotonic()
+        if now - self._last >= 1 or ":" not in line:
+            self._last = now
+            print(line, file=sys.stderr, flush=True)
 
 
 def run(settings: RunSettings, _arguments: argparse.Namespace) -> Outcome:
@@ -69,9 +71,9 @@ def run(settings: RunSettings, _arguments: argparse.Namespace) -> Outcome:
     both = ("AccuracyOnly", "PerformanceOnly")
     modes = both if settings.test_mode == "SubmissionRun" else (settings.test_mode,)
     measured: list[Measurement] = []
-    passed = True
+    passed, tell = True, _Narrator()
     for mode in modes:
-        result = measure.measure(settings, mode, _tell)  # type: ignore[arg-type]
+        result = measure.measure(settings, mode, tell)  # type: ignore[arg-type]
         measured.append(result)
         variant = f", metrics {result.scores.variant}, {result.scores.count} captions" if result.scores else ""
         print(f"stable-diffusion-xl {result.model_opt} on {result.engine}, model {result.model}{variant}:")
@@ -102,13 +104,13 @@ def generate(settings: RunSettings, arguments: argparse.Namespace) -> Outcome:
         raise AssetError("the output folder is not empty", source=arguments.output, fix="name a new folder")
     model = resolve_model(settings.model, settings.build_dir, settings.captions)
     captions = first_captions(model.captions, settings.samples or model.accuracy_samples)
-    source = image_source(settings.to_json())
+    source, tell = image_source(settings.to_json()), _Narrator()
     with folder_written_whole(arguments.output) as aside:
         for start in range(0, len(captions), source.batch_size):
             rows = np.arange(start, min(start + source.batch_size, len(captions)))
             for row, image in zip(rows, source.generate(rows), strict=True):
                 Image.fromarray(image).save(aside / f"{captions[row].id}.png")
-            _tell(f"drawing: {rows[-1] + 1}/{len(captions)} images")
+            tell(f"drawing: {rows[-1] + 1}/{len(captions)} images")
     source.close()
     return Outcome(result={"images": len(captions), "output": arguments.output})
 
@@ -117,7 +119,7 @@ def score(settings: RunSettings, arguments: argparse.Namespace) -> Outcome:
     """Score a folder of pictures or an accuracy log, and judge the scores where ranges hold for them."""
     model = resolve_model(settings.model, settings.build_dir, settings.captions)
     samples = settings.samples or model.accuracy_samples
-    scores = measure.score_images(model, samples, arguments.log or arguments.images, _tell)
+    scores = measure.score_images(model, samples, arguments.log or arguments.images, _Narrator())
     _, verdict = measure.judged(model, scores)
     print(verdict.line)
     if verdict.reason:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sdxl_engine.accuracy.ranges import OFFICIAL, ranges_from_dict
+from sdxl_engine.assets.captions import read_captions
 from sdxl_engine.errors import UsageError
 from sdxl_engine.files import read_json
 from sdxl_engine.shapes import bundle
@@ -67,6 +68,7 @@ def resolve_model(model: str, build_dir: Path, captions: Path | None = None, *, 
 
     Raises:
         UsageError: neither a known name nor a checkpoint's folder.
+        AssetError: the captions file is malformed.
     """
     if model == AUTO:
         model = str(build_dir / DOWNLOADED) if (build_dir / DOWNLOADED / "model_index.json").is_file() else SHAPES
@@ -88,10 +90,15 @@ def resolve_model(model: str, build_dir: Path, captions: Path | None = None, *, 
         latent=data / "latents.npy",
         metrics=None,
         ranges=(OFFICIAL,),
-        accuracy_samples=OFFICIAL.count,
-        performance_samples=OFFICIAL.count,
+        accuracy_samples=_at_most(OFFICIAL.count, captions),
+        performance_samples=_at_most(OFFICIAL.count, captions),
         min_duration_ms=600_000,
     )
+
+
+def _at_most(count: int, captions: Path | None) -> int:
+    """The default count, or all of a captions file of the user's that holds fewer."""
+    return count if captions is None else min(count, len(read_captions(captions)))
 
 
 def _shapes(captions: Path | None) -> ModelSource:
@@ -105,7 +112,7 @@ def _shapes(captions: Path | None) -> ModelSource:
         metrics=folder / bundle.METRICS,
         # Other captions have other scores: the ranges hold for the bundle's own.
         ranges=() if captions else tuple(ranges_from_dict(entry) for entry in data["ranges"]),
-        accuracy_samples=data["default_samples"],
-        performance_samples=data["default_performance_samples"],
+        accuracy_samples=_at_most(data["default_samples"], captions),
+        performance_samples=_at_most(data["default_performance_samples"], captions),
         min_duration_ms=2_000,
     )
