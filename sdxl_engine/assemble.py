@@ -36,6 +36,7 @@ def open_pipeline(settings: RunSettings) -> Pipeline:
         SdxlError: something asked for does not exist, is not installed or is damaged.
     """
     model = resolve_model(settings.model, settings.build_dir, settings.captions)
+    model.check_variant(settings.model_opt)
     model.verify()
     spec = read_spec(model.checkpoint)
     captions = first_captions(model.captions, settings.samples or model.accuracy_samples)

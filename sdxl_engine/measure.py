@@ -45,6 +45,7 @@ def check(settings: RunSettings) -> None:
     settings.check()
     model = resolve_model(settings.model, settings.build_dir, settings.captions)
     if settings.pipeline is None:
+        model.check_variant(settings.model_opt)
         resolve_engine(settings.engine)
     first_captions(model.captions, settings.samples or 1)
     missing = [name for name in _SCORER_NEEDS if importlib.util.find_spec(name) is None]

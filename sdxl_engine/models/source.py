@@ -47,6 +47,20 @@ class ModelSource:
     performance_samples: int
     min_duration_ms: int
 
+    def check_variant(self, model_opt: str, *, source: str = "model_opt") -> None:
+        """Refuse a variant whose networks this model does not have, rather than run another under its name.
+
+        Raises:
+            UsageError: the variant needs a pruned UNet.
+        """
+        if model_opt == "DeepCachePruned":
+            raise UsageError(
+                f"the model {self.name} has no pruned UNet",
+                got=model_opt,
+                expected="NoOpt or DeepCache",
+                source=source,
+            )
+
     def verify(self) -> None:
         """Compare the files with their manifest, where there is one.
 
