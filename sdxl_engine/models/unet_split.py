@@ -68,7 +68,6 @@ class DeepUnet(nn.Module):
             skips.extend(kept)
         first, second = skips[1], skips[2]
         hidden = unet.mid_block(hidden, emb, encoder_hidden_states=encoder_hidden_states)
-        entering = hidden
         for block in unet.up_blocks:
             entering = hidden
             count = len(block.resnets)

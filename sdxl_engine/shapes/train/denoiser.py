@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -10,6 +9,7 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKL, EulerDiscreteScheduler
 from torch import Tensor
 
+from sdxl_engine.files import read_json, write_json
 from sdxl_engine.models.text import encode_text
 from sdxl_engine.shapes.train.autoencoder import encode
 from sdxl_engine.shapes.train.loop import Trainer
@@ -97,8 +97,7 @@ def train_denoiser(recipe: Recipe, pool: Pool, bundle: Path, work: Path, stop_at
         # transformers takes the dtype to load in from the configuration, diffusers loads the UNet in fp32: without this
         # a plain `StableDiffusionXLPipeline.from_pretrained(bundle)` would mix the two.
         path = bundle / name / "config.json"
-        config = json.loads(path.read_text(encoding="utf-8"))
-        path.write_text(json.dumps(config | {"dtype": "float32"}, indent=2) + "\n", encoding="utf-8")
+        write_json(path, read_json(path, f"the configuration of {name}") | {"dtype": "float32"})
     scheduler.save_pretrained(bundle / "scheduler")
     index = {
         "_class_name": "StableDiffusionXLPipeline",
@@ -111,5 +110,5 @@ def train_denoiser(recipe: Recipe, pool: Pool, bundle: Path, work: Path, stop_at
         "unet": ["diffusers", "UNet2DConditionModel"],
         "vae": ["diffusers", "AutoencoderKL"],
     }
-    (bundle / "model_index.json").write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+    write_json(bundle / "model_index.json", index)
     return complete

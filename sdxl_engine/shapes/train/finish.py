@@ -17,6 +17,7 @@ from sdxl_engine.assets.captions import write_captions
 from sdxl_engine.assets.latents import read_latent
 from sdxl_engine.assets.tokens import tokenise
 from sdxl_engine.engines.torch_engine import TorchEngine
+from sdxl_engine.files import write_json
 from sdxl_engine.models.prompts import STEPS
 from sdxl_engine.models.spec import read_spec
 from sdxl_engine.pipeline import Pipeline
@@ -109,19 +110,14 @@ def write_ranges(bundle: Path, captions: list[str], recipe: Recipe) -> None:
         )
         facts[str(count)] = {name: {"clip": s.clip, "fid": s.fid} for name, s in scored.items()}
         facts[str(count)]["pixel check"] = {"passed": sum(passed), "of": count}
-    (bundle / layout.RANGES).write_text(
-        json.dumps(
-            {
-                "ranges": entries,
-                "measured": facts,
-                "percent": {"clip": recipe.clip_percent, "fid": recipe.fid_percent},
-                "default_samples": recipe.reference_counts[-1],
-                "default_performance_samples": recipe.performance_samples,
-            },
-            indent=2,
-            sort_keys=True,
-        )
-        + "\n",
-        encoding="utf-8",
+    write_json(
+        bundle / layout.RANGES,
+        {
+            "ranges": entries,
+            "measured": facts,
+            "percent": {"clip": recipe.clip_percent, "fid": recipe.fid_percent},
+            "default_samples": recipe.reference_counts[-1],
+            "default_performance_samples": recipe.performance_samples,
+        },
     )
     print(json.dumps(facts, indent=2))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from typing import TYPE_CHECKING
 
@@ -12,6 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from sdxl_engine.accuracy.feature_network import FeatureNetwork
+from sdxl_engine.files import write_json
 from sdxl_engine.shapes.train.attributes import AttributeHead, labels
 from sdxl_engine.shapes.train.loop import Trainer
 from sdxl_engine.shapes.train.networks import (
@@ -38,7 +38,7 @@ def _save(network: nn.Module, config: dict[str, object], folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     weights = {name: tensor.half().contiguous() for name, tensor in network.state_dict().items()}
     save_file(weights, folder / "model.safetensors")
-    (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    write_json(folder / "config.json", config)
 
 
 def train_clip(stage: Stage, pool: Pool, bundle: Path, work: Path, stop_at: float | None) -> bool:

@@ -1,4 +1,3 @@
-import numpy as np
 import pytest
 import torch
 
@@ -68,7 +67,7 @@ def test_cached_features_are_passed_in_place(engines, spec, name):
     [
         (lambda b: b.pop("sample"), "missing"),
         (lambda b: b.update(sample=b["sample"].double()), "float64"),
-        (lambda b: b.update(sample=b["sample"][:, :2].contiguous()), r"\(2, 2, 16, 16\)"),
+        (lambda b: b.update(sample=b["sample"][:, :2].contiguous()), "(2, 2, 16, 16)"),
         (lambda b: b.update(sample=b["sample"].permute(0, 1, 3, 2)), "strided"),
         (lambda b: b.update(time_ids=b["time_ids"][:1]), "'time_ids'"),
     ],
@@ -78,7 +77,7 @@ def test_buffers_that_do_not_fit_are_named(engines, spec, change, message):
     change(buffers)
     with pytest.raises(EngineError) as caught:
         check_buffers(engines["torch"], "unet", buffers)
-    assert np.any([message.replace("\\", "") in str(caught.value)]), caught.value
+    assert message in str(caught.value)
 
 
 def test_auto_takes_the_first_that_is_installed(monkeypatch):
