@@ -114,6 +114,8 @@ class Result:
     Args:
         asked: The run settings as the options gave them, `auto` included.
         verdict: `passed`, `line` and `reason`; None in performance mode.
+        metric_identity: What the scores were computed with, digests of weights and statistics included; empty in
+            performance mode.
         log_dir: Relative to pytest's root folder where it lies below it.
     """
 
@@ -129,6 +131,7 @@ class Result:
     metrics: tuple[Metric, ...]
     errors: tuple[str, ...] = ()
     verdict: Mapping[str, Any] | None = None
+    metric_identity: Mapping[str, str] = field(default_factory=dict)
     asked: Mapping[str, Any] = field(default_factory=dict)
     settings_requested: Mapping[str, Any] = field(default_factory=dict)
     settings_effective: Mapping[str, Any] = field(default_factory=dict)
@@ -151,6 +154,7 @@ class Result:
             metrics=_metrics(measurement),
             errors=loadgen.errors,
             verdict=plain(dataclasses.asdict(measurement.verdict)) if measurement.verdict else None,
+            metric_identity=plain(measurement.scores.identity) if measurement.scores else {},
             asked=plain(dataclasses.asdict(settings)),
             settings_requested=plain(loadgen.settings_requested),
             settings_effective=plain(loadgen.settings_effective),

@@ -11,7 +11,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from sdxl_engine.accuracy.ranges import judge
+from sdxl_engine.accuracy.official_files import require_files
+from sdxl_engine.accuracy.ranges import OFFICIAL, judge
 from sdxl_engine.assets.captions import Caption, first_captions
 from sdxl_engine.engines.registry import resolve_engine
 from sdxl_engine.environment import environment
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from sdxl_engine.settings import RunSettings
 
 Mode = Literal["AccuracyOnly", "PerformanceOnly"]
-_SCORER_NEEDS = ("torch", "open_clip", "torchvision", "safetensors", "PIL")
+_SCORER_NEEDS = ("torch", "open_clip", "torchvision", "pytorch_fid", "safetensors", "PIL")
 SCORER_BATCH = 32
 
 
@@ -96,6 +97,9 @@ def measure(settings: RunSettings, mode: Mode, progress: Callable[[str], None] |
     tell = progress or (lambda _line: None)
     model = resolve_model(settings.model, settings.build_dir, settings.captions)
     samples = _samples(settings, model, mode)
+    if mode == "AccuracyOnly" and model.metric_variant == OFFICIAL.variant:
+        # Before the run and not after it: the images take half an hour.
+        require_files(model.metrics)
     result = run_loadgen(_spec(settings, model, mode, samples), _narrator(tell))
     scores, ranges, verdict = None, None, None
     if mode == "AccuracyOnly":
@@ -158,7 +162,7 @@ def _narrator(tell: Callable[[str], None]) -> Callable[[Progress], None]:
     return narrate
 
 
-def score_images(model: ModelSource, samples: int, images: Path, tell: Callable[[str], None]) -> Scores | None:
+def score_images(model: ModelSource, samples: int, images: Path, tell: Callable[[str], None]) -> Scores:
     """Score the images of an accuracy log or of a folder, streamed.
 
     Args:
@@ -167,18 +171,20 @@ def score_images(model: ModelSource, samples: int, images: Path, tell: Callable[
         images: An `mlperf_log_accuracy.json`, or a folder of `<id>.png`.
         tell: Called with a line of text as the scoring goes on.
 
-    Returns:
-        None where the model's metrics are not here.
+    Raises:
+        UnavailableError: the official metrics were asked for and are not here.
+        AssetError: a metric network or an image is damaged or not the right one.
+        AccuracyError: see `Scorer`.
     """
-    if model.metrics is None:
-        return None
     from sdxl_engine.accuracy.networks import load_shapes_metrics
+    from sdxl_engine.accuracy.official import load_official_metrics
     from sdxl_engine.accuracy.scorer import Scorer
     from sdxl_engine.images import from_folder, from_log
     from sdxl_engine.models.spec import read_spec
 
     wanted = {caption.id: caption.text for caption in first_captions(model.captions, samples)}
-    scorer = Scorer(load_shapes_metrics(model.metrics), wanted, SCORER_BATCH)
+    load = load_official_metrics if model.metric_variant == OFFICIAL.variant else load_shapes_metrics
+    scorer = Scorer(load(model.metrics), wanted, SCORER_BATCH)
     side = read_spec(model.checkpoint).image_side
     batches = from_folder if images.is_dir() else from_log
     for some, pictures in batches(images, list(wanted), side, SCORER_BATCH):
@@ -187,11 +193,8 @@ def score_images(model: ModelSource, samples: int, images: Path, tell: Callable[
     return scorer.scores()
 
 
-def judged(model: ModelSource, scores: Scores | None) -> tuple[AccuracyRanges | None, Verdict]:
+def judged(model: ModelSource, scores: Scores) -> tuple[AccuracyRanges | None, Verdict]:
     """The ranges that hold for this model and count of captions, and the verdict."""
-    if scores is None:
-        reason = "the official score needs the CLIP and Inception weights and val2014.npz, which are not here"
-        return None, Verdict(None, "accuracy: not scored", reason)
     ranges = next((entry for entry in model.ranges if entry.count == scores.count), None)
     if ranges is None:
         counts = ", ".join(str(entry.count) for entry in model.ranges) or "no count: the captions are not its own"

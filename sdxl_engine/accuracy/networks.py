@@ -150,7 +150,7 @@ def load_clip_network(folder: Path) -> ClipNetwork:
         context_length = int(config["text_cfg"]["context_length"])
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise AssetError(f"{what} builds no network", got=repr(error), source=path) from None
-    _check_quick_gelu(model, path)
+    check_quick_gelu(model, path)
     load_weights(model, folder / "model.safetensors")
     identity = {
         "clip_weights_sha256": sha256(folder / "model.safetensors"),
@@ -163,10 +163,17 @@ def load_clip_network(folder: Path) -> ClipNetwork:
     return ClipNetwork(model, transform, tokenise, identity)
 
 
-def _check_quick_gelu(model: Any, path: Path) -> None:
+def check_quick_gelu(model: Any, path: Path) -> None:
     """Look at the layers themselves: open_clip builds plain GELU with at most a warning, and scores differ.
 
     See https://github.com/mlfoundations/open_clip/issues/771.
+
+    Args:
+        model: An `open_clip.CLIP`.
+        path: Where it came from, for the message.
+
+    Raises:
+        AssetError: a block of either tower has another activation.
     """
     blocks = [*model.visual.transformer.resblocks, *model.transformer.resblocks]
     found = {type(block.mlp.gelu).__name__ for block in blocks}

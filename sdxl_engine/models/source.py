@@ -20,6 +20,9 @@ SHAPES = "shapes"
 DOWNLOADED = Path("models/SDXL/official_pytorch/fp16/stable_diffusion_fp16/checkpoint_pipe")
 """Below the build folder: where the benchmark's download step leaves the checkpoint."""
 
+METRICS = Path("models/metrics")
+"""Below the build folder: the weights of the official metrics and val2014.npz."""
+
 
 @dataclass(frozen=True)
 class ModelSource:
@@ -30,7 +33,8 @@ class ModelSource:
         checkpoint: A diffusers-layout folder.
         captions: The prompts (TSV).
         latent: The initial latent (.npy).
-        metrics: Folder of the metric networks; None where scoring is not possible.
+        metrics: Folder of the metric networks.
+        metric_variant: Which networks they are: `shapes`, or the benchmark's own, `mlperf`.
         ranges: The ranges that gate the scores, one per count of captions.
         accuracy_samples: Captions of an accuracy run unless asked otherwise.
         performance_samples: Captions of a performance run unless asked otherwise.
@@ -41,7 +45,8 @@ class ModelSource:
     checkpoint: Path
     captions: Path
     latent: Path
-    metrics: Path | None
+    metrics: Path
+    metric_variant: str
     ranges: tuple[AccuracyRanges, ...]
     accuracy_samples: int
     performance_samples: int
@@ -102,7 +107,8 @@ def resolve_model(model: str, build_dir: Path, captions: Path | None = None, *, 
         checkpoint=folder,
         captions=captions or data / "captions_5k_final.tsv",
         latent=data / "latents.npy",
-        metrics=None,
+        metrics=build_dir / METRICS,
+        metric_variant=OFFICIAL.variant,
         ranges=(OFFICIAL,),
         accuracy_samples=_at_most(OFFICIAL.count, captions),
         performance_samples=_at_most(OFFICIAL.count, captions),
@@ -124,6 +130,7 @@ def _shapes(captions: Path | None) -> ModelSource:
         captions=captions or folder / bundle.CAPTIONS,
         latent=folder / bundle.LATENT,
         metrics=folder / bundle.METRICS,
+        metric_variant=SHAPES,
         # Other captions have other scores: the ranges hold for the bundle's own.
         ranges=() if captions else tuple(ranges_from_dict(entry) for entry in data["ranges"]),
         accuracy_samples=_at_most(data["default_samples"], captions),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import enum
 import json
 import math
@@ -56,6 +57,14 @@ def test_every_figure_has_unit_and_direction():
 def test_scores_carry_variant_and_range():
     metric = Result.of(accuracy_run(), SETTINGS, ROOT).metric("fid_score")
     assert (metric.variant, metric.valid_range) == ("shapes", (1.0, 2.0))
+
+
+def test_scores_carry_what_they_were_computed_with():
+    run = accuracy_run()
+    identity = {"clip_weights_sha256": "40d3", "clip_activation": "QuickGELU"}
+    run = dataclasses.replace(run, scores=dataclasses.replace(run.scores, identity=identity))
+    assert strict(Result.of(run, SETTINGS, ROOT).dumps())["metric_identity"] == identity
+    assert Result.of(performance_run(), SETTINGS, ROOT).metric_identity == {}
 
 
 def test_log_folder_is_relative_to_the_root_where_it_lies_below_it():

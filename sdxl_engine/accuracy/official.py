@@ -1,0 +1,142 @@
+"""The metric variant `mlperf`: the networks and statistics that MLPerf's own scorer uses, checked byte for byte.
+
+The reference (`text_to_image/tools/accuracy_coco.py`) scores with open_clip's ViT-B/32 of OpenAI and with the
+Inception of pytorch-fid, against `val2014.npz`. Their files come from outside this package, so nothing is
+taken for them but the files themselves (`official_files.py`), each compared with its published digest first.
+"""
+
+from __future__ import annotations
+
+import pickle
+from typing import TYPE_CHECKING, Any
+
+from sdxl_engine.accuracy.clip import image_transform
+from sdxl_engine.accuracy.loading import load_statistics
+from sdxl_engine.accuracy.networks import ClipNetwork, FidNetwork, MetricNetworks, check_quick_gelu
+from sdxl_engine.accuracy.official_files import FILES, checked, require_files
+from sdxl_engine.errors import AssetError, UnavailableError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    import torch
+
+    from sdxl_engine.accuracy.official_files import OfficialFile
+
+VARIANT = "mlperf"
+CLIP_MODEL = "ViT-B-32-quickgelu"
+"""open_clip's name for the architecture; its plain `ViT-B-32` has GELU since version 2.29."""
+
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+CLIP_SIDE = 224
+INCEPTION_SIDE = 299
+INCEPTION_DIMS = 2048
+
+
+def load_official_metrics(folder: Path, files: Mapping[str, OfficialFile] = FILES) -> MetricNetworks:
+    """Load the variant `mlperf`.
+
+    Args:
+        folder: With the three files of `files`.
+        files: Their names and digests; the published ones make the score official.
+
+    Raises:
+        UnavailableError: a file is missing, or a library of the extra `metrics` is not installed.
+        AssetError: a file is not the published one, or does not hold what it should.
+    """
+    require_files(folder, files)
+    digests = {role: checked(folder / file.name, file) for role, file in files.items()}
+    try:
+        clip = _load_clip(folder / files["clip"].name)
+        features = _load_inception(folder / files["inception"].name)
+    except ModuleNotFoundError as error:
+        raise UnavailableError(
+            "the official score needs a library that is not installed",
+            got=f"no module {error.name!r}",
+            expected="the libraries of the extra `metrics`",
+            fix="pip install 'pytest-sdxl[metrics]'",
+        ) from None
+    statistics = load_statistics(folder / files["statistics"].name, INCEPTION_DIMS)
+    identity = {
+        "variant": VARIANT,
+        "precision": "fp32",
+        "device": "cpu",
+        "clip_weights_sha256": digests["clip"],
+        "fid_weights_sha256": digests["inception"],
+        "statistics_git_blob_sha1": digests["statistics"],
+    }
+    return MetricNetworks(VARIANT, clip, features, statistics, identity | clip.identity | features.identity)
+
+
+def _load_clip(path: Path) -> ClipNetwork:
+    """ViT-B/32 with the weights of OpenAI's TorchScript archive, fp16 there, as float32."""
+    import open_clip
+    import PIL
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        model = open_clip.create_model(CLIP_MODEL, pretrained=None, precision="fp32", device="cpu")
+    check_quick_gelu(model, path)
+    try:
+        state = torch.jit.load(str(path), map_location="cpu").state_dict()  # type: ignore[no-untyped-call]
+    except RuntimeError as error:
+        raise _unreadable(path, "a TorchScript archive", error) from None
+    # The archive also holds three numbers that describe the architecture.
+    described = ("input_resolution", "context_length", "vocab_size")
+    _fill(model, {name: value.float() for name, value in state.items() if name not in described}, path)
+    identity = {
+        "clip_model": CLIP_MODEL,
+        "clip_activation": "QuickGELU",
+        "clip_resize": f"{CLIP_SIDE} PIL bicubic antialias",
+        "open_clip": str(open_clip.__version__),
+        "pillow": str(PIL.__version__),
+    }
+    transform = image_transform(CLIP_SIDE, CLIP_MEAN, CLIP_STD)
+    # The tokenizer of the package itself: byte pairs of `bpe_simple_vocab_16e6`, 77 ids.
+    return ClipNetwork(model, transform, lambda captions: open_clip.tokenize(list(captions)), identity)
+
+
+def _load_inception(path: Path) -> FidNetwork:
+    """pytorch-fid's Inception up to its last pooling, with the weights at `path` in place of a download."""
+    import torch
+    from pytorch_fid import inception as blocks
+    from torchvision.models import inception_v3
+
+    with torch.random.fork_rng(devices=[]):
+        # The network is TensorFlow's of 2015: it pools otherwise than torchvision's, whose layers have the same names.
+        network = inception_v3(num_classes=1008, aux_logits=False, weights=None, init_weights=False)
+        network.Mixed_5b = blocks.FIDInceptionA(192, pool_features=32)
+        network.Mixed_5c = blocks.FIDInceptionA(256, pool_features=64)
+        network.Mixed_5d = blocks.FIDInceptionA(288, pool_features=64)
+        network.Mixed_6b = blocks.FIDInceptionC(768, channels_7x7=128)
+        network.Mixed_6c = blocks.FIDInceptionC(768, channels_7x7=160)
+        network.Mixed_6d = blocks.FIDInceptionC(768, channels_7x7=160)
+        network.Mixed_6e = blocks.FIDInceptionC(768, channels_7x7=192)
+        network.Mixed_7b = blocks.FIDInceptionE_1(1280)
+        network.Mixed_7c = blocks.FIDInceptionE_2(2048)
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (EOFError, KeyError, RuntimeError, ValueError, pickle.UnpicklingError) as error:
+        raise _unreadable(path, "a state dictionary", error) from None
+    _fill(network, state, path)
+    # What comes after the pooling classifies; FID compares what comes out of it.
+    network.dropout, network.fc = torch.nn.Identity(), torch.nn.Identity()
+    identity = {
+        "fid_model": "pytorch-fid Inception, pool3",
+        "fid_resize": f"{INCEPTION_SIDE} bilinear, no antialias, align_corners=False",
+    }
+    return FidNetwork(network, INCEPTION_SIDE, INCEPTION_DIMS, identity)
+
+
+def _fill(module: torch.nn.Module, state: Mapping[str, Any], path: Path) -> None:
+    try:
+        module.load_state_dict(state)
+    except RuntimeError as error:
+        raise AssetError("metric weights do not fit their network", got=error, source=path) from None
+    module.float().eval().requires_grad_(requires_grad=False)
+
+
+def _unreadable(path: Path, expected: str, error: Exception) -> AssetError:
+    return AssetError("metric weights cannot be read", got=error, expected=expected, source=path)
