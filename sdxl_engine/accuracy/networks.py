@@ -132,12 +132,7 @@ def load_clip_network(folder: Path) -> ClipNetwork:
         import torch
         import torchvision  # noqa: F401  image_transform needs it
     except ModuleNotFoundError as error:
-        raise UnavailableError(
-            "the CLIP score needs a library that is not installed",
-            got=f"no module {error.name!r}",
-            expected="the libraries of the extra `metrics`",
-            fix="pip install 'pytest-sdxl[metrics]'",
-        ) from None
+        raise library_missing(error, "the CLIP score") from None
     folder = folder / "clip"
     path = folder / "config.json"
     what = "the CLIP metric's configuration"
@@ -161,6 +156,16 @@ def load_clip_network(folder: Path) -> ClipNetwork:
     }
     tokenise = _load_tokenizer(folder / "tokenizer", context_length, model.vocab_size)
     return ClipNetwork(model, transform, tokenise, identity)
+
+
+def library_missing(error: ModuleNotFoundError, what: str) -> UnavailableError:
+    """The error for a library of the extra `metrics` that `what` needs."""
+    return UnavailableError(
+        f"{what} needs a library that is not installed",
+        got=f"no module {error.name!r}",
+        expected="the libraries of the extra `metrics`",
+        fix="pip install 'pytest-sdxl[metrics]'",
+    )
 
 
 def check_quick_gelu(model: Any, path: Path) -> None:

@@ -7,24 +7,26 @@ taken for them but the files themselves (`official_files.py`), each compared wit
 
 from __future__ import annotations
 
-import pickle
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sdxl_engine.accuracy.clip import image_transform
 from sdxl_engine.accuracy.loading import load_statistics
-from sdxl_engine.accuracy.networks import ClipNetwork, FidNetwork, MetricNetworks, check_quick_gelu
+from sdxl_engine.accuracy.networks import (
+    ClipNetwork,
+    FidNetwork,
+    MetricNetworks,
+    check_quick_gelu,
+    library_missing,
+)
 from sdxl_engine.accuracy.official_files import FILES, checked, require_files
-from sdxl_engine.errors import AssetError, UnavailableError
+from sdxl_engine.accuracy.ranges import OFFICIAL
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    import torch
-
     from sdxl_engine.accuracy.official_files import OfficialFile
 
-VARIANT = "mlperf"
 CLIP_MODEL = "ViT-B-32-quickgelu"
 """open_clip's name for the architecture; its plain `ViT-B-32` has GELU since version 2.29."""
 
@@ -44,7 +46,7 @@ def load_official_metrics(folder: Path, files: Mapping[str, OfficialFile] = FILE
 
     Raises:
         UnavailableError: a file is missing, or a library of the extra `metrics` is not installed.
-        AssetError: a file is not the published one, or does not hold what it should.
+        AssetError: a file is not the published one.
     """
     require_files(folder, files)
     digests = {role: checked(folder / file.name, file) for role, file in files.items()}
@@ -52,22 +54,17 @@ def load_official_metrics(folder: Path, files: Mapping[str, OfficialFile] = FILE
         clip = _load_clip(folder / files["clip"].name)
         features = _load_inception(folder / files["inception"].name)
     except ModuleNotFoundError as error:
-        raise UnavailableError(
-            "the official score needs a library that is not installed",
-            got=f"no module {error.name!r}",
-            expected="the libraries of the extra `metrics`",
-            fix="pip install 'pytest-sdxl[metrics]'",
-        ) from None
+        raise library_missing(error, "the official score") from None
     statistics = load_statistics(folder / files["statistics"].name, INCEPTION_DIMS)
     identity = {
-        "variant": VARIANT,
+        "variant": OFFICIAL.variant,
         "precision": "fp32",
         "device": "cpu",
         "clip_weights_sha256": digests["clip"],
         "fid_weights_sha256": digests["inception"],
         "statistics_git_blob_sha1": digests["statistics"],
     }
-    return MetricNetworks(VARIANT, clip, features, statistics, identity | clip.identity | features.identity)
+    return MetricNetworks(OFFICIAL.variant, clip, features, statistics, identity | clip.identity | features.identity)
 
 
 def _load_clip(path: Path) -> ClipNetwork:
@@ -79,13 +76,11 @@ def _load_clip(path: Path) -> ClipNetwork:
     with torch.random.fork_rng(devices=[]):
         model = open_clip.create_model(CLIP_MODEL, pretrained=None, precision="fp32", device="cpu")
     check_quick_gelu(model, path)
-    try:
-        state = torch.jit.load(str(path), map_location="cpu").state_dict()  # type: ignore[no-untyped-call]
-    except RuntimeError as error:
-        raise _unreadable(path, "a TorchScript archive", error) from None
+    state = torch.jit.load(str(path), map_location="cpu").state_dict()  # type: ignore[no-untyped-call]
     # The archive also holds three numbers that describe the architecture.
     described = ("input_resolution", "context_length", "vocab_size")
-    _fill(model, {name: value.float() for name, value in state.items() if name not in described}, path)
+    model.load_state_dict({name: value.float() for name, value in state.items() if name not in described})
+    model.eval().requires_grad_(requires_grad=False)
     identity = {
         "clip_model": CLIP_MODEL,
         "clip_activation": "QuickGELU",
@@ -116,11 +111,8 @@ def _load_inception(path: Path) -> FidNetwork:
         network.Mixed_6e = blocks.FIDInceptionC(768, channels_7x7=192)
         network.Mixed_7b = blocks.FIDInceptionE_1(1280)
         network.Mixed_7c = blocks.FIDInceptionE_2(2048)
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (EOFError, KeyError, RuntimeError, ValueError, pickle.UnpicklingError) as error:
-        raise _unreadable(path, "a state dictionary", error) from None
-    _fill(network, state, path)
+    network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+    network.eval().requires_grad_(requires_grad=False)
     # What comes after the pooling classifies; FID compares what comes out of it.
     network.dropout, network.fc = torch.nn.Identity(), torch.nn.Identity()
     identity = {
@@ -128,15 +120,3 @@ def _load_inception(path: Path) -> FidNetwork:
         "fid_resize": f"{INCEPTION_SIDE} bilinear, no antialias, align_corners=False",
     }
     return FidNetwork(network, INCEPTION_SIDE, INCEPTION_DIMS, identity)
-
-
-def _fill(module: torch.nn.Module, state: Mapping[str, Any], path: Path) -> None:
-    try:
-        module.load_state_dict(state)
-    except RuntimeError as error:
-        raise AssetError("metric weights do not fit their network", got=error, source=path) from None
-    module.float().eval().requires_grad_(requires_grad=False)
-
-
-def _unreadable(path: Path, expected: str, error: Exception) -> AssetError:
-    return AssetError("metric weights cannot be read", got=error, expected=expected, source=path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -57,6 +58,11 @@ def read_captions(path: Path) -> list[Caption]:
         got = "no rows" if not captions else f"id {doubled} twice"
         raise AssetError("a captions file needs rows with different ids", got=got, source=path)
     return captions
+
+
+def captions_sha256(captions: list[Caption]) -> str:
+    """Hex SHA-256 over ids and prompts in their order, whatever else the file holds and however it quotes."""
+    return hashlib.sha256("".join(f"{row.id}\t{row.text}\n" for row in captions).encode()).hexdigest()
 
 
 def _caption(row: dict[str, str | None], where: str) -> Caption:

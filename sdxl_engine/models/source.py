@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sdxl_engine.accuracy.ranges import OFFICIAL, ranges_from_dict
-from sdxl_engine.assets.captions import read_captions
+from sdxl_engine.assets.captions import captions_sha256, read_captions
 from sdxl_engine.errors import UsageError
 from sdxl_engine.files import read_json
 from sdxl_engine.shapes import bundle
@@ -22,6 +22,9 @@ DOWNLOADED = Path("models/SDXL/official_pytorch/fp16/stable_diffusion_fp16/check
 
 METRICS = Path("models/metrics")
 """Below the build folder: the weights of the official metrics and val2014.npz."""
+
+OFFICIAL_CAPTIONS = "a0af3b6480ff90ad4df4e0b537549e7db8013f3c8caca1b1f7a935df628232c7"
+"""`captions_sha256` of the benchmark's captions_source.tsv (the file's own SHA-256 begins 2eeb95637b30)."""
 
 
 @dataclass(frozen=True)
@@ -102,18 +105,26 @@ def resolve_model(model: str, build_dir: Path, captions: Path | None = None, *, 
             source=source,
         )
     data = build_dir / "data" / "coco" / "SDXL"
+    rows = captions or data / "captions_5k_final.tsv"
     return ModelSource(
         name=str(folder),
         checkpoint=folder,
-        captions=captions or data / "captions_5k_final.tsv",
+        captions=rows,
         latent=data / "latents.npy",
         metrics=build_dir / METRICS,
         metric_variant=OFFICIAL.variant,
-        ranges=(OFFICIAL,),
+        ranges=_official_ranges(rows),
         accuracy_samples=_at_most(OFFICIAL.count, captions),
         performance_samples=_at_most(OFFICIAL.count, captions),
         min_duration_ms=600_000,
     )
+
+
+def _official_ranges(captions: Path) -> tuple[AccuracyRanges, ...]:
+    """The official ranges, but not for other captions; a missing file is left to whoever reads it."""
+    if captions.is_file() and captions_sha256(read_captions(captions)) != OFFICIAL_CAPTIONS:
+        return ()
+    return (OFFICIAL,)
 
 
 def _at_most(count: int, captions: Path | None) -> int:

@@ -6,7 +6,7 @@ import hashlib
 import numpy as np
 import pytest
 
-from sdxl_engine.accuracy import official, official_files
+from sdxl_engine.accuracy import official
 from sdxl_engine.accuracy.official import load_official_metrics
 from sdxl_engine.accuracy.official_files import FILES, require_files
 from sdxl_engine.accuracy.scorer import Scorer
@@ -165,19 +165,4 @@ def test_published_digests_are_in_the_published_names():
     assert FILES["clip"].digest in FILES["clip"].url
     assert f"-{FILES['inception'].digest[:8]}.pth" in FILES["inception"].url
     assert len(FILES["statistics"].digest) == 40
-    assert official_files.FILES["statistics"].algorithm == "blob"
-
-
-def test_weights_of_another_network_are_refused(published, tmp_path):
-    import torch
-
-    folder, files, _, _ = published
-    for file in FILES.values():
-        (tmp_path / file.name).symlink_to(folder / file.name)
-    path = tmp_path / FILES["inception"].name
-    path.unlink()
-    torch.save({"fc.bias": torch.zeros(1008)}, path)
-    other = files | {"inception": dataclasses.replace(FILES["inception"], digest=FILES["inception"].found(path))}
-    with pytest.raises(AssetError, match="do not fit") as caught:
-        load_official_metrics(tmp_path, other)
-    assert caught.value.parts["from"] == str(path)
+    assert FILES["statistics"].algorithm == "blob"
