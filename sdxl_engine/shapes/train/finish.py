@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from sdxl_engine.accuracy.collector import Collector
 from sdxl_engine.accuracy.fid import Moments
 from sdxl_engine.accuracy.networks import load_fid_network, load_shapes_metrics
 from sdxl_engine.accuracy.ranges import derive, ranges_to_dict
@@ -89,9 +90,10 @@ def write_ranges(bundle: Path, captions: list[str], recipe: Recipe) -> None:
             ("renders", true, wanted),
             ("shuffled captions", images, rotated),
         ):
-            scorer = Scorer(networks, texts, BATCH)
-            scorer.add(range(count), pictures[:count])
-            scored[name] = scorer.scores()
+            collector = Collector(Scorer(networks), texts)
+            collector.take(range(count), pictures[:count])
+            collector.finish()
+            scored[name] = collector.scores()
         passed = [check_picture(images[row], captions[row]).passed for row in range(count)]
         reference = scored["reference"]
         origin = f"fp32 NoOpt reference, engine torch, first {count} validation captions"
