@@ -28,7 +28,6 @@ class Option(NamedTuple):
     metavar: str
     help: str
     many: bool = False
-    switch: bool = False
     ini_type: Literal["string", "int"] = "string"
 
     @property
@@ -86,7 +85,6 @@ OPTIONS = (
         "save_images",
         "yes|no",
         "Write every image of an accuracy run to its log folder, default no",
-        switch=True,
     ),
     Option("--sdxl-json", "json", "FILE", "Write every result to FILE"),
 )
@@ -128,17 +126,12 @@ def add_options(parser: pytest.Parser) -> None:
     """Register the table with pytest, as command line options and as ini values."""
     group = parser.getgroup("sdxl", "MLPerf Stable Diffusion XL benchmark")
     for option in OPTIONS:
-        # On the command line a switch takes no value, so that it cannot swallow the path that follows it.
-        kind: dict[str, Any] = (
-            {"action": "store_const", "const": "yes"}
-            if option.switch
-            else {"action": "append" if option.many else "store", "metavar": option.metavar}
-        )
         group.addoption(
             option.flag,
             dest=option.ini,
+            action="append" if option.many else "store",
             default=None,
-            **kind,
+            metavar=option.metavar,
             help=f"{option.help} (env {option.env}, ini {option.ini})",
         )
         parser.addini(option.ini, f"Default of {option.flag}", type=option.ini_type, default=None)

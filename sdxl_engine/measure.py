@@ -106,10 +106,10 @@ def measure(settings: RunSettings, mode: Mode, progress: Callable[[str], None] |
             fix="pytest -m accuracy, or sdxl-engine run --test-mode AccuracyOnly",
         )
     model = resolve_model(settings.model, settings.build_dir, settings.captions)
-    samples = _samples(settings, model, mode)
     if mode == "AccuracyOnly" and model.metric_variant == OFFICIAL.variant:
         # Before the run and not after it: the images take half an hour.
         require_files(model.metrics)
+    samples = _samples(settings, model, mode)
     log_dir = _log_dir(settings, model, mode)
     result = run_loadgen(_spec(settings, model, mode, samples, log_dir), _narrator(tell))
     scores, ranges, verdict = None, None, None
