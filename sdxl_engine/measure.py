@@ -16,7 +16,7 @@ from sdxl_engine.accuracy.ranges import OFFICIAL, judge
 from sdxl_engine.accuracy.records import RECORD, read_record
 from sdxl_engine.engines.registry import resolve_engine
 from sdxl_engine.environment import environment
-from sdxl_engine.errors import UnavailableError, UsageError
+from sdxl_engine.errors import AssetError, LoadgenError, UnavailableError, UsageError
 from sdxl_engine.loadgen.heartbeat import RUNNING
 from sdxl_engine.loadgen.logs import ACCURACY_LOG
 from sdxl_engine.loadgen.runner import run_loadgen
@@ -111,7 +111,11 @@ def measure(settings: RunSettings, mode: Mode, progress: Callable[[str], None] |
         require_files(model.metrics)
     samples = _samples(settings, model, mode)
     log_dir = _log_dir(settings, model, mode)
-    result = run_loadgen(_spec(settings, model, mode, samples, log_dir), _narrator(tell))
+    try:
+        result = run_loadgen(_spec(settings, model, mode, samples, log_dir), _narrator(tell))
+    except LoadgenError as error:
+        error.parts |= _what_is_kept(log_dir / RECORD)
+        raise
     scores, ranges, verdict = None, None, None
     if mode == "AccuracyOnly":
         own, record = own_share(settings, model), read_record(log_dir / RECORD)
@@ -129,6 +133,17 @@ def measure(settings: RunSettings, mode: Mode, progress: Callable[[str], None] |
         verdict=verdict,
         environment=environment(),
     )
+
+
+def _what_is_kept(record: Path) -> dict[str, str]:
+    """For the error of a run that broke off: what it has scored, and how to go on from there."""
+    try:
+        scored = len(read_record(record).clip)
+    except AssetError:
+        return {}
+    if not scored:
+        return {}
+    return {"resume": f"{scored} images are scored: --sdxl-resume={record.parent}, or sdxl-engine run --resume"}
 
 
 def _samples(settings: RunSettings, model: ModelSource, mode: Mode) -> int:

@@ -104,6 +104,16 @@ def test_a_finished_run_is_not_scored_again(whole):
     assert (folder / RECORD).read_bytes() == record
 
 
+def test_a_run_that_broke_off_says_how_to_go_on(tmp_path, monkeypatch):
+    broken = dataclasses.replace(settings(tmp_path), pipeline="tests.support.quick_pipelines:broken_renders")
+    with pytest.raises(LoadgenError, match="out of paper") as caught:
+        measure(broken, "AccuracyOnly")
+    log_dir = record_of(tmp_path).parent
+    scored = len(read_record(log_dir / RECORD).clip)
+    assert 32 <= scored <= 96
+    assert caught.value.parts["resume"].startswith(f"{scored} images are scored: --sdxl-resume={log_dir}, ")
+
+
 @pytest.mark.parametrize(
     ("changes", "difference"),
     [({"samples": 128}, "captions: 200, 128"), ({"model_opt": "NoOpt"}, "model_opt: DeepCache, NoOpt")],

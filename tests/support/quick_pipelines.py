@@ -40,3 +40,17 @@ def renders(settings):
 def slow_renders(settings):
     """Slow enough to be killed in between."""
     return Renders(settings, delay_s=0.1)
+
+
+def broken_renders(settings):
+    """Raises in the middle of the run."""
+    pipeline = Renders(settings, delay_s=0.5)
+    generate = pipeline.generate
+
+    def fail(indices):
+        if 100 in indices:
+            raise ValueError("out of paper")
+        return generate(indices)
+
+    pipeline.generate = fail
+    return pipeline
