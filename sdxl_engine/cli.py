@@ -68,6 +68,8 @@ def _parser() -> argparse.ArgumentParser:
     score = subcommands.add_parser("score", parents=[shared], help="CLIP and FID of pictures or of an accuracy log")
     images = score.add_mutually_exclusive_group()
     images.add_argument("--images", type=Path, metavar="DIR", help="a folder of <id>.png")
+    score.add_argument("--output", type=Path, metavar="DIR", help="keep the record of the scores there")
+    score.add_argument("--resume", metavar="DIR", help="go on with the record there, of a scoring that was killed")
     images.add_argument("--log", type=Path, metavar="FILE", help="an mlperf_log_accuracy.json")
 
     actions = score.add_subparsers(dest="action", metavar="merge")

@@ -126,7 +126,13 @@ def score(settings: RunSettings, arguments: argparse.Namespace) -> Outcome:
             "there is nothing to score", expected="one of --images DIR and --log FILE, or merge RECORD ..."
         )
     else:
-        scores = score_images(model, own_share(settings, model), arguments.log or arguments.images, _Narrator())
+        scores = score_images(
+            settings,
+            model,
+            arguments.log or arguments.images,
+            _Narrator(),
+            None if settings.resume else arguments.output,
+        )
     _, verdict = measure.judged(settings, model, scores)
     print(verdict.line)
     if verdict.reason:

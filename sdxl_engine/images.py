@@ -12,13 +12,13 @@ from sdxl_engine.errors import AccuracyError, AssetError
 from sdxl_engine.loadgen.logs import accuracy_entries
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Sequence
     from pathlib import Path
 
 Batch = tuple[list[int], NDArray[np.uint8]]
 
 
-def from_log(log: Path, ids: Sequence[int], side: int, size: int) -> Iterator[Batch]:
+def from_log(log: Path, ids: Sequence[int], side: int, size: int, done: Collection[int] = ()) -> Iterator[Batch]:
     """Read an accuracy log as a stream.
 
     Args:
@@ -26,6 +26,7 @@ def from_log(log: Path, ids: Sequence[int], side: int, size: int) -> Iterator[Ba
         ids: Caption ids in the order of the run.
         side: Pixels per side.
         size: Images per batch.
+        done: Ids to leave out.
 
     Yields:
         Caption ids and images (B, side, side, 3) uint8, RGB.
@@ -43,12 +44,13 @@ def from_log(log: Path, ids: Sequence[int], side: int, size: int) -> Iterator[Ba
                     expected=f"a sample below {len(ids)}, {side * side * 3} bytes ({side}x{side} RGB)",
                     source=log,
                 )
-            yield ids[index], np.frombuffer(data, dtype=np.uint8).reshape(side, side, 3)
+            if ids[index] not in done:
+                yield ids[index], np.frombuffer(data, dtype=np.uint8).reshape(side, side, 3)
 
     return _batches(decoded(), size)
 
 
-def from_folder(folder: Path, ids: Sequence[int], side: int, size: int) -> Iterator[Batch]:
+def from_folder(folder: Path, ids: Sequence[int], side: int, size: int, done: Collection[int] = ()) -> Iterator[Batch]:
     """Read `<id>.png` of every id; see `from_log`.
 
     Raises:
@@ -56,7 +58,7 @@ def from_folder(folder: Path, ids: Sequence[int], side: int, size: int) -> Itera
     """
 
     def decoded() -> Iterator[tuple[int, NDArray[np.uint8]]]:
-        for identifier in ids:
+        for identifier in (key for key in ids if key not in done):
             path = folder / f"{identifier}.png"
             try:
                 with Image.open(path) as picture:

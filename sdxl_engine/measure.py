@@ -162,7 +162,6 @@ def _log_dir(settings: RunSettings, model: ModelSource, mode: Mode) -> Path:
 
 def _spec(settings: RunSettings, model: ModelSource, mode: Mode, samples: int, log_dir: Path) -> LoadgenSpec:
     scored = mode == "AccuracyOnly"
-    record = str((log_dir / RECORD).absolute())
     return LoadgenSpec(
         scenario=settings.scenario,
         mode=mode,
@@ -174,9 +173,7 @@ def _spec(settings: RunSettings, model: ModelSource, mode: Mode, samples: int, l
         factory="sdxl_engine.assemble:image_source",
         factory_options={"settings": settings.to_json()},
         sink="sdxl_engine.live_scoring:live_scoring" if scored else None,
-        sink_options={"settings": settings.to_json(), "record": record, "resume": settings.resume is not None}
-        if scored
-        else {},
+        sink_options={"settings": settings.to_json(), "folder": str(log_dir.absolute())} if scored else {},
         # A pipeline of the user's is looked for where the command was given.
         sys_path=(str(Path.cwd()),) if settings.pipeline else (),
     )
