@@ -49,7 +49,8 @@ class Metric:
         unit: Of the value, in words.
         higher_is_better: The direction.
         variant: For a score, which metric networks gave it; scores of different variants do not compare.
-        valid_range: For a gated score, the limits it has to lie in, both ends included.
+        valid_range: For a gated score, the limits it has to lie in, both ends included; None for an open end.
+        interval: For a score, the ends of its 95 % interval, where it has one.
     """
 
     name: str
@@ -57,7 +58,8 @@ class Metric:
     unit: str
     higher_is_better: bool
     variant: str | None = None
-    valid_range: tuple[float, float] | None = None
+    valid_range: tuple[float | None, float | None] | None = None
+    interval: tuple[float, float] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """As a JSON object."""
@@ -70,18 +72,15 @@ class Metric:
         """The inverse of `to_json`."""
         fields = dict(record)
         not_finite = fields.pop("not_finite", None)
-        limits = fields["valid_range"]
-        return cls(
-            **fields
-            | {
-                "value": float(not_finite) if not_finite is not None else fields["value"],
-                "valid_range": tuple(limits) if limits is not None else None,
-            }
-        )
+        pairs = {name: tuple(fields[name]) for name in ("valid_range", "interval") if fields[name] is not None}
+        return cls(**fields | pairs | {"value": float(not_finite) if not_finite is not None else fields["value"]})
 
 
-def _limits(limits: Range | None) -> tuple[float, float] | None:
-    return (limits.lower, limits.upper) if limits is not None else None
+def _limits(limits: Range | None) -> tuple[float | None, float | None] | None:
+    if limits is None or not limits.limited:
+        return None
+    lower, upper = (end if math.isfinite(end) else None for end in (limits.lower, limits.upper))
+    return lower, upper
 
 
 def _metrics(measurement: Measurement) -> tuple[Metric, ...]:
@@ -96,8 +95,24 @@ def _metrics(measurement: Measurement) -> tuple[Metric, ...]:
     if scores is not None:
         clip_range, fid_range = (ranges.clip, ranges.fid) if ranges is not None else (None, None)
         metrics += [
-            Metric("clip_score", float(scores.clip), "100 x cosine", True, scores.variant, _limits(clip_range)),
-            Metric("fid_score", float(scores.fid), "Fréchet distance", False, scores.variant, _limits(fid_range)),
+            Metric(
+                "clip_score",
+                float(scores.clip),
+                "100 x cosine",
+                True,
+                scores.variant,
+                _limits(clip_range),
+                scores.clip_interval,
+            ),
+            Metric(
+                "fid_score",
+                float(scores.fid),
+                "Fréchet distance",
+                False,
+                scores.variant,
+                _limits(fid_range),
+                scores.fid_interval,
+            ),
         ]
     return tuple(metrics)
 

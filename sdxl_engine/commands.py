@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sdxl_engine import measure
+from sdxl_engine.accuracy.gate import choose
 from sdxl_engine.engines.registry import ENGINES, resolve_engine
 from sdxl_engine.environment import environment
 from sdxl_engine.errors import AssetError, UsageError
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable
 
-    from sdxl_engine.results import Measurement
+    from sdxl_engine.results import Measurement, Verdict
     from sdxl_engine.settings import RunSettings
 
 
@@ -66,6 +67,14 @@ class _Narrator:
             print(line, file=sys.stderr, flush=True)
 
 
+def _show(verdict: Verdict) -> None:
+    """Print the benchmark's own line, and below it what judged and why it did not pass."""
+    print(verdict.line)
+    for line in (f"gate: {verdict.gate}", *verdict.notes, verdict.reason):
+        if line:
+            print(f"  {line}")
+
+
 def run(settings: RunSettings, _arguments: argparse.Namespace) -> Outcome:
     """One LoadGen test, or both; prints the benchmark's own result lines."""
     measure.check(settings)
@@ -79,10 +88,8 @@ def run(settings: RunSettings, _arguments: argparse.Namespace) -> Outcome:
         variant = f", metrics {result.scores.variant}, {result.scores.count} captions" if result.scores else ""
         print(f"stable-diffusion-xl {result.model_opt} on {result.engine}, model {result.model}{variant}:")
         if result.verdict is not None:
-            print(result.verdict.line)
+            _show(result.verdict)
             passed &= result.verdict.passed is True
-            if result.verdict.reason:
-                print(f"  {result.verdict.reason}")
         else:
             rate = result.loadgen.samples_per_second
             validity = "VALID" if result.loadgen.valid else "INVALID"
@@ -119,6 +126,8 @@ def generate(settings: RunSettings, arguments: argparse.Namespace) -> Outcome:
 def score(settings: RunSettings, arguments: argparse.Namespace) -> Outcome:
     """Score a folder of pictures or an accuracy log, or merge the records of shards; judge where ranges hold."""
     model = resolve_model(settings.model, settings.build_dir, settings.captions)
+    # Before the scoring and not after it: a gate that cannot be is refused at once.
+    choose(settings, model, len(own_share(settings, model)))
     if arguments.action == "merge":
         scores = merge(arguments.records, settings, model, arguments.output)
     elif (arguments.images is None) == (arguments.log is None):
@@ -134,9 +143,7 @@ def score(settings: RunSettings, arguments: argparse.Namespace) -> Outcome:
             None if settings.resume else arguments.output,
         )
     _, verdict = measure.judged(settings, model, scores)
-    print(verdict.line)
-    if verdict.reason:
-        print(f"  {verdict.reason}")
+    _show(verdict)
     return Outcome(verdict.passed is not False, {"scores": scores, "verdict": verdict})
 
 

@@ -11,8 +11,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from sdxl_engine.accuracy.gate import choose
 from sdxl_engine.accuracy.official_files import require_files
-from sdxl_engine.accuracy.ranges import OFFICIAL, judge
+from sdxl_engine.accuracy.ranges import OFFICIAL
 from sdxl_engine.accuracy.records import RECORD, read_record
 from sdxl_engine.engines.registry import resolve_engine
 from sdxl_engine.environment import environment
@@ -43,15 +44,17 @@ def check(settings: RunSettings) -> None:
     """Find out, without running anything, whether these settings can work here.
 
     Raises:
-        UsageError: a value is wrong; UnavailableError: something is not installed.
-        AssetError: the captions file is malformed.
+        UsageError: a value is wrong, or there is no such gate for it; UnavailableError: something is not installed.
+        AssetError: the captions file or the file of ranges is malformed.
     """
     settings.check()
     model = resolve_model(settings.model, settings.build_dir, settings.captions)
     if settings.pipeline is None:
         model.check_variant(settings.model_opt)
         resolve_engine(settings.engine)
-    own_share(settings, model)
+    own = own_share(settings, model)
+    if settings.test_mode != "PerformanceOnly":
+        choose(settings, model, len(own))
     missing = [name for name in _SCORER_NEEDS if importlib.util.find_spec(name) is None]
     if missing and settings.test_mode != "PerformanceOnly":
         raise UnavailableError(
@@ -106,10 +109,12 @@ def measure(settings: RunSettings, mode: Mode, progress: Callable[[str], None] |
             fix="pytest -m accuracy, or sdxl-engine run --test-mode AccuracyOnly",
         )
     model = resolve_model(settings.model, settings.build_dir, settings.captions)
-    if mode == "AccuracyOnly" and model.metric_variant == OFFICIAL.variant:
-        # Before the run and not after it: the images take half an hour.
-        require_files(model.metrics)
     samples = _samples(settings, model, mode)
+    if mode == "AccuracyOnly":
+        # Before the run and not after it: the images take half an hour.
+        choose(settings, model, samples)
+        if model.metric_variant == OFFICIAL.variant:
+            require_files(model.metrics)
     log_dir = _log_dir(settings, model, mode)
     try:
         result = run_loadgen(_spec(settings, model, mode, samples, log_dir), _narrator(tell))
@@ -201,14 +206,6 @@ def _narrator(tell: Callable[[str], None]) -> Callable[[Progress], None]:
 
 
 def judged(settings: RunSettings, model: ModelSource, scores: Scores) -> tuple[AccuracyRanges | None, Verdict]:
-    """The ranges that hold for this model and count of captions, and the verdict."""
-    line = f"accuracy: CLIP_SCORE: {scores.clip:.3f} | FID_SCORE: {scores.fid:.3f}"
-    if settings.shard is not None:
-        reason = f"shard {settings.shard}: to be judged with the other shards, by sdxl-engine score merge"
-        return None, Verdict(None, line, reason)
-    ranges = next((entry for entry in model.ranges if entry.count == scores.count), None)
-    if ranges is None:
-        counts = ", ".join(str(entry.count) for entry in model.ranges) or "no count: the captions are not its own"
-        reason = f"{model.name} has ranges for {counts} captions, this run had {scores.count}"
-        return None, Verdict(None, line, reason)
-    return ranges, judge(scores, ranges)
+    """The ranges of the gate that holds for this run, and the verdict."""
+    gate = choose(settings, model, scores.count)
+    return gate.ranges, gate.judge(scores)

@@ -106,7 +106,15 @@ def _details(result: Result, test: Test) -> list[str]:
         lines.append(f" not judged: {result.verdict['reason']}")
     if lines or test.outcome == "failed":
         lines.append(f" logs: {result.log_dir}")
-    return lines
+    return _judged_by(result) + lines
+
+
+def _judged_by(result: Result) -> list[str]:
+    """The gate and why that one, and what else its verdict has to say."""
+    if result.verdict is None:
+        return []
+    gate = [f" gate: {result.verdict['gate']}"] if result.verdict["gate"] else []
+    return gate + [f" {note}" for note in result.verdict["notes"]]
 
 
 def write_summary(reporter: pytest.TerminalReporter, recorder: Recorder, verbosity: int, width: int) -> None:
