@@ -41,6 +41,10 @@ class LoadgenResult:
     peak_memory_bytes: int | None = None
 
 
+INTERVAL_PERCENT = 95.0
+"""Of the runs, how many have an interval that holds the expected score."""
+
+
 @dataclass(frozen=True)
 class Scores:
     """Accuracy of one run.
@@ -51,7 +55,7 @@ class Scores:
         count: How many images.
         variant: Which metric networks: `mlperf` or `shapes`. Scores of different variants do not compare.
         identity: What the metric was computed with: sha256 of weights and statistics, activation, resize.
-        clip_interval: Ends of the 95 % bootstrap interval of `clip`; None where there is none.
+        clip_interval: Ends of the interval of `clip`, see `accuracy/interval.py`; None where there is none.
         fid_interval: Of `fid`; None for no more images than features.
     """
 

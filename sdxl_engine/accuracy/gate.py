@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sdxl_engine.accuracy.custom import CUSTOM, custom_ranges
-from sdxl_engine.accuracy.interval import LEVEL
-from sdxl_engine.accuracy.ranges import OFFICIAL, PUBLISHED, judge, unjudged
+from sdxl_engine.accuracy.published import PUBLISHED
+from sdxl_engine.accuracy.ranges import OFFICIAL, judge, unjudged
 from sdxl_engine.assets.benchmark_inputs import other_inputs
 from sdxl_engine.errors import UsageError
+from sdxl_engine.results import INTERVAL_PERCENT
 
 if TYPE_CHECKING:
     from sdxl_engine.models.source import ModelSource
@@ -138,4 +139,4 @@ def _intervals(scores: Scores) -> str:
         )
         if ends is not None
     ]
-    return f"{LEVEL:g} % interval: {', '.join(parts)}" if parts else ""
+    return f"{INTERVAL_PERCENT:g} % interval: {', '.join(parts)}" if parts else ""

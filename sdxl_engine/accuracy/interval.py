@@ -13,15 +13,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sdxl_engine.results import INTERVAL_PERCENT
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from sdxl_engine.accuracy.fid import Statistics
 
 RESAMPLES = 2000
-LEVEL = 95.0
-"""Percent of runs whose interval holds the expected score."""
-
 SEED = 0
 _AT_ONCE = 100
 """Resamples drawn together: 4 MB of indices for 5000 images."""
@@ -101,11 +100,11 @@ def fid_influence(features: NDArray[np.float32], statistics: Statistics) -> tupl
 
 
 def _ends(values: NDArray[np.float64]) -> tuple[float, float]:
-    """The middle `LEVEL` percent of the means of resamples; the same for the same values in the same order."""
+    """The middle `INTERVAL_PERCENT` of the means of resamples; the same for the same values in the same order."""
     generator = np.random.default_rng(SEED)
     means = [
         values[generator.integers(len(values), size=(_AT_ONCE, len(values)))].mean(axis=1)
         for _ in range(RESAMPLES // _AT_ONCE)
     ]
-    lower, upper = np.percentile(np.concatenate(means), [50 - LEVEL / 2, 50 + LEVEL / 2])
+    lower, upper = np.percentile(np.concatenate(means), [50 - INTERVAL_PERCENT / 2, 50 + INTERVAL_PERCENT / 2])
     return float(lower), float(upper)

@@ -52,22 +52,6 @@ def derive(
     )
 
 
-def _published(model_opt: str, clip: float, fid: float) -> AccuracyRanges:
-    origin = (
-        f"NVIDIA's {model_opt} in the open division of MLPerf Inference v4.0, one H100 "
-        f"(mlcommons/inference_results_v4.0, open/NVIDIA): CLIP {clip}, FID {fid}; "
-        "tolerance as wide as the closed division's, +-0.2 % and +-2 %"
-    )
-    return derive("published", clip, fid, 0.2, 2, OFFICIAL.count, origin, variant=OFFICIAL.variant)
-
-
-PUBLISHED = {
-    "DeepCache": _published("DeepCache", 31.713050620, 23.604639465),
-    "DeepCachePruned": _published("DeepCachePruned", 32.16486, 29.18939),
-}
-"""Ranges around the scores that NVIDIA published for its variants; those of DeepCachePruned are not official ones."""
-
-
 def ranges_to_dict(ranges: AccuracyRanges) -> dict[str, Any]:
     """As JSON carries it; `ranges_from_dict` gives the same ranges back, to the last bit."""
     return {

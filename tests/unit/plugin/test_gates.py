@@ -70,7 +70,7 @@ def test_a_verdict_that_failed_fails_even_where_the_scores_look_right():
 
 def test_ranges_of_another_count_of_captions_do_not_hold():
     text = refusal(assert_accuracy, accuracy_run(scores=Scores(90.5, 1.5, 511, "shapes")))
-    assert "511 images scored, but the ranges hold for 512" in text
+    assert "511 captions; the shapes-512 ranges hold for 512" in text
 
 
 def test_missing_scores_fail():
