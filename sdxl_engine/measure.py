@@ -109,12 +109,12 @@ def measure(settings: RunSettings, mode: Mode, progress: Callable[[str], None] |
             fix="pytest -m accuracy, or sdxl-engine run --test-mode AccuracyOnly",
         )
     model = resolve_model(settings.model, settings.build_dir, settings.captions)
+    # Before the run and not after it: the images take half an hour.
+    if mode == "AccuracyOnly" and model.metric_variant == OFFICIAL.variant:
+        require_files(model.metrics)
     samples = _samples(settings, model, mode)
     if mode == "AccuracyOnly":
-        # Before the run and not after it: the images take half an hour.
         choose(settings, model, samples)
-        if model.metric_variant == OFFICIAL.variant:
-            require_files(model.metrics)
     log_dir = _log_dir(settings, model, mode)
     try:
         result = run_loadgen(_spec(settings, model, mode, samples, log_dir), _narrator(tell))
