@@ -91,7 +91,7 @@ def fid_influence(features: NDArray[np.float32], statistics: Statistics) -> tupl
     values, vectors = np.linalg.eigh(factor.T @ statistics.sigma @ factor)
     # Rounding leaves zero eigenvalues slightly negative.
     roots = np.sqrt(values.clip(min=0))
-    whitened = vectors.T @ np.linalg.solve(factor, centred.T)
+    whitened = np.linalg.solve(factor.T, vectors).T @ centred.T
     shift = mu - statistics.mu
     spread = (centred**2).sum(axis=1) - roots @ whitened**2
     influence = 2 * centred @ shift + spread - (np.trace(covariance) - roots.sum())
