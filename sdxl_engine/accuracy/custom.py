@@ -60,10 +60,15 @@ def custom_ranges(settings: RunSettings, variant: str, count: int) -> AccuracyRa
     """
     if settings.ranges is not None:
         return _from_file(settings.ranges, variant, count)
-    given = {"CLIP": settings.clip_range, "FID": settings.fid_range}
-    clip, fid = (_ANY if text is None else parse_range(text) for text in given.values())
-    origin = ", ".join(f"{name} in {text}" for name, text in given.items() if text is not None)
-    return AccuracyRanges(CUSTOM, clip, fid, count, origin, variant)
+    clip, fid = (_ANY if text is None else parse_range(text) for text in (settings.clip_range, settings.fid_range))
+    said = [f"{name} {_in_words(limits)}" for name, limits in (("CLIP", clip), ("FID", fid)) if limits.limited]
+    return AccuracyRanges(CUSTOM, clip, fid, count, ", ".join(said), variant)
+
+
+def _in_words(limits: Range) -> str:
+    if math.isinf(limits.upper):
+        return f"at least {limits.lower}"
+    return f"at most {limits.upper}" if math.isinf(limits.lower) else f"{limits.lower} to {limits.upper}"
 
 
 def _from_file(path: Path, variant: str, count: int) -> AccuracyRanges:

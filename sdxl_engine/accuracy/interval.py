@@ -1,9 +1,9 @@
 """How far CLIP score and FID would move with other images of the same run: 95 % bootstrap intervals.
 
 Efron and Tibshirani, "An Introduction to the Bootstrap", 1993; Davison and Hinkley, "Bootstrap Methods and their
-Application", 1997. CLIP score is a mean, so its images are resampled as they are. FID is not: a resample holds the
-same image twice and so has a smaller covariance, which moves FID by more than the interval is wide, and each of
-2000 resamples would cost an eigenvalue decomposition. So FID's first-order expansion is resampled in its stead: the
+Application", 1997. CLIP score is a mean, so its images are resampled as they are. FID is not: a resample holds
+images twice, so its covariance has fewer directions and its FID is larger by more than the interval is wide, and each
+of 2000 resamples would cost an eigenvalue decomposition. So FID's first-order expansion is resampled in its stead: the
 mean of each image's influence, as in Jaeckel's and Efron's infinitesimal jackknife.
 """
 

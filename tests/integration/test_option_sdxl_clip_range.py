@@ -12,7 +12,7 @@ def test_a_score_at_the_limit_passes_and_the_other_score_is_not_judged(project, 
     result.stdout.fnmatch_lines(
         [
             "accuracy: *PASSED] CLIP_SCORE: 90.500 (Valid Range=[[]90.500,  90.500]) | [[]NOT JUDGED] FID_SCORE: 1.500",
-            " gate: custom (CLIP in 90.5,90.5)",
+            " gate: custom (CLIP 90.5 to 90.5)",
         ],
         consecutive=True,
     )
@@ -23,7 +23,7 @@ def test_a_score_outside_is_red(project, workers):
     result = project.run("-m", "accuracy", "--sdxl-clip-range=90.75,", "--sdxl-json=r.json", *workers)
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     result.stdout.fnmatch_lines(
-        ["*got: *CLIP_SCORE 90.5, valid range [[]90.75, inf]: 0.25 too low", "*; gate: custom (CLIP in 90.75,)"]
+        ["*got: *CLIP_SCORE 90.5, valid range [[]90.75, inf]: 0.25 too low", "*; gate: custom (CLIP at least 90.75)"]
     )
     (record,) = project.json("r.json")["results"]
     ranges = {metric["name"]: metric["valid_range"] for metric in record["metrics"]}

@@ -12,7 +12,7 @@ def test_a_score_at_the_limit_passes_and_the_other_score_is_not_judged(project, 
     result.stdout.fnmatch_lines(
         [
             "accuracy: [[]NOT JUDGED] CLIP_SCORE: 90.500 | [[]PASSED] FID_SCORE: 1.500 (Valid Range=[[]-inf,  1.500])",
-            " gate: custom (FID in ,1.5)",
+            " gate: custom (FID at most 1.5)",
         ],
         consecutive=True,
     )
@@ -23,7 +23,7 @@ def test_a_score_outside_is_red(project, workers):
     result = project.run("-m", "accuracy", "--sdxl-fid-range=,1.25", "--sdxl-json=r.json", *workers)
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     result.stdout.fnmatch_lines(
-        ["*got: *FID_SCORE 1.5, valid range [[]-inf, 1.25]: 0.25 too high", "*; gate: custom (FID in ,1.25)"]
+        ["*got: *FID_SCORE 1.5, valid range [[]-inf, 1.25]: 0.25 too high", "*; gate: custom (FID at most 1.25)"]
     )
     (record,) = project.json("r.json")["results"]
     ranges = {metric["name"]: metric["valid_range"] for metric in record["metrics"]}

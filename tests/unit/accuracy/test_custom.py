@@ -40,7 +40,7 @@ def test_what_is_not_two_limits_is_refused(text):
 
 def test_a_score_without_a_range_is_not_judged_but_must_be_a_number():
     ranges = custom_ranges(RunSettings(clip_range="31.5,"), "mlperf", 64)
-    assert (ranges.name, ranges.origin, ranges.count, ranges.variant) == ("custom", "CLIP in 31.5,", 64, "mlperf")
+    assert (ranges.name, ranges.origin, ranges.count, ranges.variant) == ("custom", "CLIP at least 31.5", 64, "mlperf")
     few = {"fid_rank": "deficient: 64 images for 2048 dimensions"}
     verdict = judge(Scores(31.7, 200.0, 64, "mlperf", few), ranges)
     assert verdict.passed is True

@@ -139,7 +139,7 @@ def test_swapped_ranges_fail(checkpoint):
 def test_custom_ranges_judge_any_count_but_the_label_stays(checkpoint):
     own = settings(clip_range="31,32", fid_range=",100")
     gate = choose(own, checkpoint, 3000)
-    assert str(gate) == "custom (CLIP in 31,32, FID in ,100)"
+    assert str(gate) == "custom (CLIP 31.0 to 32.0, FID at most 100.0)"
     verdict = gate.judge(scores(fid=25.0, count=3000))
     assert verdict.passed is True
     assert verdict.notes == ("3000 of 5000 captions: not an official score",)
