@@ -17,8 +17,8 @@ from sdxl_engine.assets.captions import Caption, first_captions
 from sdxl_engine.engines.registry import resolve_engine
 from sdxl_engine.environment import environment
 from sdxl_engine.errors import UnavailableError
+from sdxl_engine.loadgen.accuracy_log import ACCURACY_LOG, AccuracyLog
 from sdxl_engine.loadgen.heartbeat import RUNNING
-from sdxl_engine.loadgen.logs import ACCURACY_LOG
 from sdxl_engine.loadgen.runner import run_loadgen
 from sdxl_engine.loadgen.spec import LoadgenSpec
 from sdxl_engine.models.source import ModelSource, resolve_model
@@ -186,8 +186,9 @@ def score_images(model: ModelSource, samples: int, images: Path, tell: Callable[
     load = load_official_metrics if model.metric_variant == OFFICIAL.variant else load_shapes_metrics
     scorer = Scorer(load(model.metrics), wanted, SCORER_BATCH)
     side = read_spec(model.checkpoint).image_side
-    batches = from_folder if images.is_dir() else from_log
-    for some, pictures in batches(images, list(wanted), side, SCORER_BATCH):
+    batch = (list(wanted), side, SCORER_BATCH)
+    batches = from_folder(images, *batch) if images.is_dir() else from_log(AccuracyLog(images), *batch)
+    for some, pictures in batches:
         scorer.add(some, pictures)
         tell(f"scoring: {len(scorer.per_id)}/{samples} images")
     return scorer.scores()

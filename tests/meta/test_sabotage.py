@@ -9,7 +9,7 @@ import pytest
 from pytest_sdxl.gates import assert_accuracy
 from sdxl_engine.accuracy.networks import FidNetwork
 from sdxl_engine.errors import LoadgenError
-from sdxl_engine.loadgen.logs import ACCURACY_LOG
+from sdxl_engine.loadgen.accuracy_log import ACCURACY_LOG
 from sdxl_engine.measure import judged, measure, score_images
 from sdxl_engine.models.source import resolve_model
 from sdxl_engine.settings import RunSettings
