@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sdxl_engine import measure
+from sdxl_engine.accuracy.official_report import performance_line, summary_lines
 from sdxl_engine.assets.captions import first_captions
 from sdxl_engine.engines.registry import ENGINES, resolve_engine
 from sdxl_engine.environment import environment
@@ -71,25 +72,42 @@ def run(settings: RunSettings, _arguments: argparse.Namespace) -> Outcome:
     both = ("AccuracyOnly", "PerformanceOnly")
     modes = both if settings.test_mode == "SubmissionRun" else (settings.test_mode,)
     measured: list[Measurement] = []
-    passed, tell = True, _Narrator()
-    for mode in modes:
-        result = measure.measure(settings, mode, tell)  # type: ignore[arg-type]
-        measured.append(result)
-        variant = f", metrics {result.scores.variant}, {result.scores.count} captions" if result.scores else ""
-        print(f"stable-diffusion-xl {result.model_opt} on {result.engine}, model {result.model}{variant}:")
-        if result.verdict is not None:
-            print(result.verdict.line)
-            passed &= result.verdict.passed is True
-            if result.verdict.reason:
-                print(f"  {result.verdict.reason}")
-        else:
-            rate = result.loadgen.samples_per_second
-            validity = "VALID" if result.loadgen.valid else "INVALID"
-            print(f"performance: result_samples_per_second: {rate:.3f}, Result is {validity}")
-        for error in result.loadgen.errors:
-            print(f"  LoadGen: {error}")
-        passed &= result.loadgen.valid and not result.loadgen.errors
-    return Outcome(passed, {"measurements": measured})
+    tell = _Narrator()
+    try:
+        for mode in modes:
+            result = measure.measure(settings, mode, tell)  # type: ignore[arg-type]
+            measured.append(result)
+    finally:
+        # Where the second test breaks, the first one's result is not lost.
+        if measured:
+            lines = [line for result in measured for line in _result_lines(result)]
+            print(summary_lines(_config(measured[0]), lines), end="")
+    return Outcome(all(map(_passed, measured)), {"measurements": measured})
+
+
+def _config(result: Measurement) -> str:
+    """The configuration's name: what NVIDIA calls system and setting, then the scenario."""
+    model = Path(result.model).name
+    return f"{model}-{result.engine}-{result.model_opt}-{result.precision}-{result.loadgen.scenario}"
+
+
+def _result_lines(result: Measurement) -> list[str]:
+    """The benchmark's own line, and below it what it rests on and what is wrong."""
+    loadgen = result.loadgen
+    if result.verdict is None:
+        lines = [performance_line(loadgen.samples_per_second, valid=loadgen.valid)]
+    else:
+        lines = [result.verdict.line]
+        if result.scores is not None:
+            lines.append(f"  metrics {result.scores.variant}, {result.scores.count} captions")
+        if result.verdict.reason:
+            lines.append(f"  {result.verdict.reason}")
+    return lines + [f"  LoadGen: {error}" for error in loadgen.errors]
+
+
+def _passed(result: Measurement) -> bool:
+    judged = result.verdict is None or result.verdict.passed is True
+    return judged and result.loadgen.valid and not result.loadgen.errors
 
 
 def generate(settings: RunSettings, arguments: argparse.Namespace) -> Outcome:
