@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import dataclasses
-import math
 import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sdxl_engine import measure
-from sdxl_engine.accuracy.official_report import performance_line, summary_lines
+from sdxl_engine import measure, run_summary
 from sdxl_engine.assets.captions import first_captions
 from sdxl_engine.engines.registry import ENGINES, resolve_engine
 from sdxl_engine.environment import environment
 from sdxl_engine.errors import AssetError
 from sdxl_engine.files import folder_written_whole, write_json
 from sdxl_engine.models.source import resolve_model
+from sdxl_engine.report import Result, document, plain, score_record
 
 if TYPE_CHECKING:
     import argparse
@@ -33,19 +31,6 @@ class Outcome:
 
     passed: bool = True
     result: dict[str, Any] = field(default_factory=dict)
-
-
-def plain(value: Any) -> Any:
-    """Dataclasses, paths and NaN as what JSON can carry; NaN and infinity become their names."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return plain(dataclasses.asdict(value))
-    if isinstance(value, dict):
-        return {str(key): plain(entry) for key, entry in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(entry) for entry in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    return str(value) if isinstance(value, Path) else value
 
 
 def write_result(path: Path, result: dict[str, Any]) -> None:
@@ -67,7 +52,7 @@ class _Narrator:
 
 
 def run(settings: RunSettings, _arguments: argparse.Namespace) -> Outcome:
-    """One LoadGen test, or both; prints the benchmark's own result lines."""
+    """One LoadGen test, or both; prints the benchmark's own summary."""
     measure.check(settings)
     both = ("AccuracyOnly", "PerformanceOnly")
     modes = both if settings.test_mode == "SubmissionRun" else (settings.test_mode,)
@@ -80,34 +65,10 @@ def run(settings: RunSettings, _arguments: argparse.Namespace) -> Outcome:
     finally:
         # Where the second test breaks, the first one's result is not lost.
         if measured:
-            lines = [line for result in measured for line in _result_lines(result)]
-            print(summary_lines(_config(measured[0]), lines), end="")
-    return Outcome(all(map(_passed, measured)), {"measurements": measured})
-
-
-def _config(result: Measurement) -> str:
-    """The configuration's name: what NVIDIA calls system and setting, then the scenario."""
-    model = Path(result.model).name
-    return f"{model}-{result.engine}-{result.model_opt}-{result.precision}-{result.loadgen.scenario}"
-
-
-def _result_lines(result: Measurement) -> list[str]:
-    """The benchmark's own line, and below it what it rests on and what is wrong."""
-    loadgen = result.loadgen
-    if result.verdict is None:
-        lines = [performance_line(loadgen.samples_per_second, valid=loadgen.valid)]
-    else:
-        lines = [result.verdict.line]
-        if result.scores is not None:
-            lines.append(f"  metrics {result.scores.variant}, {result.scores.count} captions")
-        if result.verdict.reason:
-            lines.append(f"  {result.verdict.reason}")
-    return lines + [f"  LoadGen: {error}" for error in loadgen.errors]
-
-
-def _passed(result: Measurement) -> bool:
-    judged = result.verdict is None or result.verdict.passed is True
-    return judged and result.loadgen.valid and not result.loadgen.errors
+            print(run_summary.text(measured), end="")
+    passed, line = run_summary.gate(measured)
+    results = [Result.of(result, settings, Path.cwd()).to_json() for result in measured]
+    return Outcome(passed, document((passed, line), results))
 
 
 def generate(settings: RunSettings, arguments: argparse.Namespace) -> Outcome:
@@ -138,11 +99,13 @@ def score(settings: RunSettings, arguments: argparse.Namespace) -> Outcome:
     model = resolve_model(settings.model, settings.build_dir, settings.captions)
     samples = settings.samples or model.accuracy_samples
     scores = measure.score_images(model, samples, arguments.log or arguments.images, _Narrator())
-    _, verdict = measure.judged(model, scores)
+    ranges, verdict = measure.judged(model, scores)
     print(verdict.line)
     if verdict.reason:
         print(f"  {verdict.reason}")
-    return Outcome(verdict.passed is not False, {"scores": scores, "verdict": verdict})
+    word = {True: "PASSED", False: "FAILED", None: "NOT JUDGED"}[verdict.passed]
+    gate = (verdict.passed, f"{word} ({verdict.reason or '1 accuracy'})")
+    return Outcome(verdict.passed is not False, document(gate, [score_record(model.name, scores, ranges, verdict)]))
 
 
 def generate_engines(settings: RunSettings, _arguments: argparse.Namespace) -> Outcome:

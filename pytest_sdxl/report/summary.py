@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     import pytest
 
     from pytest_sdxl.recorder import Recorder, Test
-    from pytest_sdxl.results import Result
+    from sdxl_engine.report import Result
 
 _COLUMNS = ("model-opt", "engine", "model", "samples/s", "valid", "CLIP", "FID", "peak GiB", "verdict")
 _NONE = "-"
