@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import dataclasses
-import math
 import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sdxl_engine import measure
+from sdxl_engine import measure, run_summary
 from sdxl_engine.accuracy.gate import choose
 from sdxl_engine.engines.registry import ENGINES, resolve_engine
 from sdxl_engine.environment import environment
 from sdxl_engine.errors import AssetError, UsageError
 from sdxl_engine.files import folder_written_whole, write_json
 from sdxl_engine.models.source import resolve_model
+from sdxl_engine.report import Result, document, plain, score_record
 from sdxl_engine.run_captions import own_share
 from sdxl_engine.scoring import merge, score_images
 
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable
 
-    from sdxl_engine.results import Measurement, Verdict
+    from sdxl_engine.results import Measurement
     from sdxl_engine.settings import RunSettings
 
 
@@ -34,19 +33,6 @@ class Outcome:
 
     passed: bool = True
     result: dict[str, Any] = field(default_factory=dict)
-
-
-def plain(value: Any) -> Any:
-    """Dataclasses, paths and NaN as what JSON can carry; NaN and infinity become their names."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return plain(dataclasses.asdict(value))
-    if isinstance(value, dict):
-        return {str(key): plain(entry) for key, entry in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(entry) for entry in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    return str(value) if isinstance(value, Path) else value
 
 
 def write_result(path: Path, result: dict[str, Any]) -> None:
@@ -67,37 +53,24 @@ class _Narrator:
             print(line, file=sys.stderr, flush=True)
 
 
-def _show(verdict: Verdict) -> None:
-    """Print the benchmark's own line, and below it what judged and why it did not pass."""
-    print(verdict.line)
-    for line in (f"gate: {verdict.gate}", *verdict.notes, verdict.reason):
-        if line:
-            print(f"  {line}")
-
-
 def run(settings: RunSettings, _arguments: argparse.Namespace) -> Outcome:
-    """One LoadGen test, or both; prints the benchmark's own result lines."""
+    """One LoadGen test, or both; prints the benchmark's own summary."""
     measure.check(settings)
     both = ("AccuracyOnly", "PerformanceOnly")
     modes = both if settings.test_mode == "SubmissionRun" else (settings.test_mode,)
     measured: list[Measurement] = []
-    passed, tell = True, _Narrator()
-    for mode in modes:
-        result = measure.measure(settings, mode, tell)  # type: ignore[arg-type]
-        measured.append(result)
-        variant = f", metrics {result.scores.variant}, {result.scores.count} captions" if result.scores else ""
-        print(f"stable-diffusion-xl {result.model_opt} on {result.engine}, model {result.model}{variant}:")
-        if result.verdict is not None:
-            _show(result.verdict)
-            passed &= result.verdict.passed is True
-        else:
-            rate = result.loadgen.samples_per_second
-            validity = "VALID" if result.loadgen.valid else "INVALID"
-            print(f"performance: result_samples_per_second: {rate:.3f}, Result is {validity}")
-        for error in result.loadgen.errors:
-            print(f"  LoadGen: {error}")
-        passed &= result.loadgen.valid and not result.loadgen.errors
-    return Outcome(passed, {"measurements": measured})
+    tell = _Narrator()
+    try:
+        for mode in modes:
+            result = measure.measure(settings, mode, tell)  # type: ignore[arg-type]
+            measured.append(result)
+    finally:
+        # Where the second test breaks, the first one's result is not lost.
+        if measured:
+            print(run_summary.text(measured), end="")
+    passed, line = run_summary.gate(measured)
+    results = [Result.of(result, settings, Path.cwd()).to_json() for result in measured]
+    return Outcome(passed, document((passed, line), results))
 
 
 def generate(settings: RunSettings, arguments: argparse.Namespace) -> Outcome:
@@ -142,9 +115,11 @@ def score(settings: RunSettings, arguments: argparse.Namespace) -> Outcome:
             _Narrator(),
             None if settings.resume else arguments.output,
         )
-    _, verdict = measure.judged(settings, model, scores)
-    _show(verdict)
-    return Outcome(verdict.passed is not False, {"scores": scores, "verdict": verdict})
+    ranges, verdict = measure.judged(settings, model, scores)
+    print("\n".join([verdict.line, *(f"  {line}" for line in run_summary.verdict_lines(verdict))]))
+    word = {True: "PASSED", False: "FAILED", None: "NOT JUDGED"}[verdict.passed]
+    gate = (verdict.passed, f"{word} ({verdict.reason or '1 accuracy'})")
+    return Outcome(verdict.passed is not False, document(gate, [score_record(model.name, scores, ranges, verdict)]))
 
 
 def generate_engines(settings: RunSettings, _arguments: argparse.Namespace) -> Outcome:

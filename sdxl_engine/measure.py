@@ -5,6 +5,7 @@ The plugin and the command line both call this module and nothing below it. Impo
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import time
 from datetime import UTC, datetime
@@ -13,13 +14,14 @@ from typing import TYPE_CHECKING, Literal
 
 from sdxl_engine.accuracy.gate import choose
 from sdxl_engine.accuracy.official_files import require_files
+from sdxl_engine.accuracy.official_report import write_reports
 from sdxl_engine.accuracy.ranges import OFFICIAL
 from sdxl_engine.accuracy.records import RECORD, read_record
 from sdxl_engine.engines.registry import resolve_engine
 from sdxl_engine.environment import environment
-from sdxl_engine.errors import AssetError, LoadgenError, UnavailableError, UsageError
+from sdxl_engine.errors import AccuracyError, AssetError, LoadgenError, UnavailableError, UsageError
+from sdxl_engine.loadgen.accuracy_log import ACCURACY_LOG
 from sdxl_engine.loadgen.heartbeat import RUNNING
-from sdxl_engine.loadgen.logs import ACCURACY_LOG
 from sdxl_engine.loadgen.runner import run_loadgen
 from sdxl_engine.loadgen.spec import LoadgenSpec
 from sdxl_engine.models.source import ModelSource, resolve_model
@@ -124,9 +126,12 @@ def measure(settings: RunSettings, mode: Mode, progress: Callable[[str], None] |
     scores, ranges, verdict = None, None, None
     if mode == "AccuracyOnly":
         own, record = own_share(settings, model), read_record(log_dir / RECORD)
-        check_log(log_dir / ACCURACY_LOG, record, own)
+        log_sha256 = check_log(log_dir / ACCURACY_LOG, record, own)
         scores = scores_of(record, model, own)
         ranges, verdict = judged(settings, model, scores)
+        # Its format knows no score that is not a number; the verdict is the one to say that of it.
+        with contextlib.suppress(AccuracyError):
+            write_reports(log_dir, scores.clip, scores.fid, log_sha256)
     return Measurement(
         model=model.name,
         model_opt=settings.model_opt,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from sdxl_engine.accuracy.records import RECORD, RecordWriter, read_record
 from sdxl_engine.errors import AccuracyError, AssetError, LoadgenError, UsageError
-from sdxl_engine.loadgen.logs import accuracy_entries
+from sdxl_engine.loadgen.accuracy_log import AccuracyLog
 from sdxl_engine.run_captions import own_share, whole_run
 from sdxl_engine.run_header import IMAGES, check_same_run, differences, run_facts, run_header
 
@@ -54,8 +54,9 @@ def score_images(
     wanted = {caption.id: caption.text for caption in own}
     collector = Collector(Scorer(networks), wanted, writer=writer, record=earlier)
     done = frozenset(earlier.digests) if earlier is not None else frozenset()
-    batches = from_folder if images.is_dir() else from_log
-    for some, pictures in batches(images, list(wanted), read_spec(model.checkpoint).image_side, BLOCK, done):
+    batch = (list(wanted), read_spec(model.checkpoint).image_side, BLOCK, done)
+    batches = from_folder(images, *batch) if images.is_dir() else from_log(AccuracyLog(images), *batch)
+    for some, pictures in batches:
         collector.take(some, pictures)
         tell(f"scoring: {len(collector.tally)}/{len(wanted)} images")
     collector.finish()
@@ -109,19 +110,20 @@ def scores_of(record: Record, model: ModelSource, captions: Iterable[Caption]) -
     return _scores(tally, model, record)
 
 
-def check_log(log: Path, record: Record, captions: Sequence[Caption]) -> None:
+def check_log(log: Path, record: Record, captions: Sequence[Caption]) -> str:
     """Check that LoadGen logged, for each sample, the image that was scored or its digest.
+
+    Returns:
+        The hex SHA-256 of the log.
 
     Raises:
         AssetError: the log is corrupt or lacks a sample.
         LoadgenError: a response is not the scored image's.
     """
-    import hashlib
-
-    digests = record.digests
-    for row, response in accuracy_entries(log, len(captions)):
+    digests, responses = record.digests, AccuracyLog(log, len(captions))
+    for row, response, sha256 in responses.entries():
         wanted = digests.get(captions[row].id)
-        found = response.hex() if len(response) == 32 else hashlib.sha256(response).hexdigest()
+        found = response.hex() if len(response) == 32 else sha256
         if found != wanted:
             raise LoadgenError(
                 "LoadGen logged another image than the one that was scored",
@@ -129,6 +131,7 @@ def check_log(log: Path, record: Record, captions: Sequence[Caption]) -> None:
                 expected=wanted or "a scored image",
                 source=log,
             )
+    return responses.file_sha256
 
 
 def merge(paths: Sequence[Path], settings: RunSettings, model: ModelSource, output: Path | None = None) -> Scores:

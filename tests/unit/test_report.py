@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from fake_measure import RANGES, accuracy_run, performance_run
 
-from pytest_sdxl.results import Result, plain
+from sdxl_engine.report import Result, plain
 from sdxl_engine.results import Range
 from sdxl_engine.settings import RunSettings
 
