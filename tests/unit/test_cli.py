@@ -81,7 +81,8 @@ def test_generated_pictures_score_as_the_run_does(tmp_path, capsys, build_dir):
     assert "had 6" in line, "a count without ranges must not be judged"
     assert main(["score", *common, "--images", str(out), "--clip-range=,95", "--json", str(tmp_path / "s.json")]) == 1
     assert "  outside custom range: CLIP_SCORE\n" in capsys.readouterr().out
-    assert json.loads((tmp_path / "s.json").read_text())["verdict"]["gate"] == "custom (CLIP at most 95.0)"
+    (result,) = json.loads((tmp_path / "s.json").read_text())["results"]
+    assert result["verdict"]["gate"] == "custom (CLIP at most 95.0)"
     assert main(["score", *common, "--images", str(out), "--clip-range=95,", "--fid-range=,1000"]) == 0
     assert "  FID of 6 images for 64 dimensions judges nothing" in capsys.readouterr().out
     (out / "3.png").unlink()

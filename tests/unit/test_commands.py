@@ -5,7 +5,7 @@ import math
 from types import SimpleNamespace
 
 import pytest
-from fake_measure import RANGES, FakeMeasure, judge
+from fake_measure import GATE, RANGES, FakeMeasure
 
 from sdxl_engine import commands
 from sdxl_engine.cli import main
@@ -41,6 +41,8 @@ def test_both_results_in_one_summary(run):
         "   stable-diffusion-xl:",
         f"     {ACCURACY}",
         "       metrics shapes, 512 captions",
+        "       gate: published (shapes with ranges of its own)",
+        "       95 % interval: CLIP 90.500 [90.250, 90.750], FID 1.500 [1.375, 1.625]",
         f"     {PERFORMANCE}",
         " ",
         "",
@@ -114,22 +116,32 @@ def test_the_json_of_a_run_that_fails_counts_what_failed(run, tmp_path):
     ("scores", "ranges", "gate"),
     [
         (Scores(90.5, 1.5, 512, "shapes"), RANGES, {"passed": True, "summary": "PASSED (1 accuracy)"}),
-        (Scores(80.0, 1.5, 512, "shapes"), RANGES, {"passed": False, "summary": "FAILED (1 accuracy)"}),
+        (
+            Scores(80.0, 1.5, 512, "shapes"),
+            RANGES,
+            {"passed": False, "summary": "FAILED (outside shapes-512 range: CLIP_SCORE)"},
+        ),
         (Scores(90.5, 1.5, 6, "shapes"), None, {"passed": None, "summary": "NOT JUDGED (6 captions)"}),
     ],
 )
 def test_the_json_of_scores_has_the_metrics_of_a_run(run, monkeypatch, tmp_path, scores, ranges, gate):
-    verdict = judge(scores, ranges) if ranges else Verdict(None, "accuracy: …", "6 captions")
-    given = SimpleNamespace(score_images=lambda *_: scores, judged=lambda *_: (ranges, verdict))
+    verdict = GATE.judge(scores) if ranges else Verdict(None, "accuracy: …", "6 captions")
     run("AccuracyOnly", "--json", str(tmp_path / "run.json"))
-    monkeypatch.setattr(commands, "measure", given)
+    monkeypatch.setattr(commands, "measure", SimpleNamespace(judged=lambda *_: (ranges, verdict)))
+    monkeypatch.setattr(commands, "score_images", lambda *_: scores)
     assert main(["score", "--images", ".", "--json", str(tmp_path / "s.json")]) == int(gate["passed"] is False)
     document, of_run = strict(tmp_path / "s.json"), strict(tmp_path / "run.json")
     assert document.keys() == of_run.keys()
     assert document["gate"] == gate
     (result,) = document["results"]
     assert (result["model"], result["samples"]) == ("shapes", scores.count)
-    assert result["verdict"] == {"passed": verdict.passed, "line": verdict.line, "reason": verdict.reason}
+    assert result["verdict"] == {
+        "passed": verdict.passed,
+        "line": verdict.line,
+        "reason": verdict.reason,
+        "gate": verdict.gate,
+        "notes": [],
+    }
     assert [(metric["name"], metric["value"]) for metric in result["metrics"]] == [
         ("clip_score", scores.clip),
         ("fid_score", scores.fid),

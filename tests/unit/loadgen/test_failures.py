@@ -19,11 +19,16 @@ from sdxl_engine.loadgen.runner import run_loadgen
 
 
 def gone(pid):
-    """Whether a process has ended; one that nobody has reaped yet has."""
-    try:
-        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return True
+    """Whether a process has ended; one that nobody has reaped yet has. A kill takes effect a moment after it is sent."""
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        try:
+            if psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
+                return True
+        except psutil.NoSuchProcess:
+            return True
+        time.sleep(0.02)
+    return False
 
 
 def failure(spec, kind=LoadgenError):
@@ -177,9 +182,6 @@ runner.run_loadgen(asked, lambda beat: print(beat.phase, flush=True))
         assert any(line == "running\n" for line in parent.stdout)
         parent.kill()
     child, helper = map(int, (tmp_path / "pids").read_text().split())
-    deadline = time.monotonic() + 10
-    while not gone(child) and time.monotonic() < deadline:
-        time.sleep(0.05)
     os.kill(helper, signal.SIGKILL)
     assert gone(child)
 
