@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import pytest
 
 from sdxl_engine.errors import UsageError
-from sdxl_engine.settings import GATES, MODEL_OPTS, RESPONSES, SCENARIOS, TEST_MODES, RunSettings
+from sdxl_engine.settings import GATES, METRICS, MODEL_OPTS, RESPONSES, SCENARIOS, TEST_MODES, RunSettings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -72,6 +72,8 @@ OPTIONS = (
         "SECONDS",
         "Kill a run after this long without an answered batch, default 600",
     ),
+    Option("--sdxl-metrics", "metrics", "NAME", f"Metric variant ({_names(METRICS)}), default auto: the model's own"),
+    Option("--sdxl-metrics-dir", "metrics_dir", "DIR", "Metric networks in place of the model's own"),
     Option("--sdxl-shard", "shard", "i/n", "Accuracy of only this machine's share of the captions"),
     Option("--sdxl-resume", "resume", "last|DIR", "Go on with an accuracy run that was killed"),
     Option(
@@ -235,6 +237,7 @@ def resolve(config: pytest.Config) -> Resolved:
         "timeout_s": _seconds,
         "captions": _path,
         "ranges": _path,
+        "metrics_dir": _path,
         "model": _model,
         "resume": _resume,
         "save_images": _yes_or_no,

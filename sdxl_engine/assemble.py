@@ -10,7 +10,7 @@ from sdxl_engine.assets.tokens import tokenise
 from sdxl_engine.engines.registry import create_engine, resolve_engine
 from sdxl_engine.errors import UsageError
 from sdxl_engine.models.prompts import STEPS
-from sdxl_engine.models.source import resolve_model
+from sdxl_engine.models.source import model_of
 from sdxl_engine.models.spec import read_spec
 from sdxl_engine.pipeline import Pipeline
 from sdxl_engine.run_captions import own_share
@@ -35,7 +35,7 @@ def open_pipeline(settings: RunSettings) -> Pipeline:
     Raises:
         SdxlError: something asked for does not exist, is not installed or is damaged.
     """
-    model = resolve_model(settings.model, settings.build_dir, settings.captions)
+    model = model_of(settings)
     model.check_variant(settings.model_opt)
     model.verify()
     spec = read_spec(model.checkpoint)

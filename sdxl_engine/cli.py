@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from sdxl_engine import __version__, commands
 from sdxl_engine.errors import SdxlError
-from sdxl_engine.settings import GATES, MODEL_OPTS, TEST_MODES, RunSettings
+from sdxl_engine.settings import GATES, METRICS, MODEL_OPTS, TEST_MODES, RunSettings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,6 +43,8 @@ def _options() -> argparse.ArgumentParser:
     shared.add_argument(
         "--timeout-s", type=float, default=_DEFAULTS.timeout_s, help="kill a run without progress (default: 600)"
     )
+    shared.add_argument("--metrics", default=_DEFAULTS.metrics, help=f"{', '.join(METRICS)} (default: auto)")
+    shared.add_argument("--metrics-dir", type=Path, metavar="DIR", help="metric networks in place of the model's own")
     shared.add_argument("--gate", default=_DEFAULTS.gate, help=f"{', '.join(GATES)} (default: auto)")
     shared.add_argument("--clip-range", metavar="LO,HI", help="the gate custom: valid CLIP scores")
     shared.add_argument("--fid-range", metavar="LO,HI", help="the gate custom: valid FIDs")

@@ -14,7 +14,7 @@ from sdxl_engine.engines.registry import ENGINES, resolve_engine
 from sdxl_engine.environment import environment
 from sdxl_engine.errors import AssetError, UsageError
 from sdxl_engine.files import folder_written_whole, write_json
-from sdxl_engine.models.source import resolve_model
+from sdxl_engine.models.source import model_of
 from sdxl_engine.report import Result, document, plain, score_record
 from sdxl_engine.run_captions import own_share
 from sdxl_engine.scoring import merge, score_images
@@ -56,6 +56,12 @@ class _Narrator:
 def run(settings: RunSettings, _arguments: argparse.Namespace) -> Outcome:
     """One LoadGen test, or both; prints the benchmark's own summary."""
     measure.check(settings)
+    if settings.shard is not None and settings.test_mode != "AccuracyOnly":
+        raise UsageError(
+            "a performance run is not shared out",
+            got=f"shard {settings.shard}, test mode {settings.test_mode}",
+            expected="--test-mode AccuracyOnly",
+        )
     both = ("AccuracyOnly", "PerformanceOnly")
     modes = both if settings.test_mode == "SubmissionRun" else (settings.test_mode,)
     measured: list[Measurement] = []
@@ -70,7 +76,7 @@ def run(settings: RunSettings, _arguments: argparse.Namespace) -> Outcome:
             print(run_summary.text(measured), end="")
     passed, line = run_summary.gate(measured)
     results = [Result.of(result, settings, Path.cwd()).to_json() for result in measured]
-    return Outcome(passed, document((passed, line), results))
+    return Outcome(passed is not False, document((passed, line), results))
 
 
 def generate(settings: RunSettings, arguments: argparse.Namespace) -> Outcome:
@@ -83,7 +89,7 @@ def generate(settings: RunSettings, arguments: argparse.Namespace) -> Outcome:
     measure.check(settings)
     if arguments.output.exists() and any(arguments.output.iterdir()):
         raise AssetError("the output folder is not empty", source=arguments.output, fix="name a new folder")
-    model = resolve_model(settings.model, settings.build_dir, settings.captions)
+    model = model_of(settings)
     captions = own_share(settings, model)
     source, tell = image_source(settings.to_json()), _Narrator()
     with folder_written_whole(arguments.output) as aside:
@@ -98,7 +104,7 @@ def generate(settings: RunSettings, arguments: argparse.Namespace) -> Outcome:
 
 def score(settings: RunSettings, arguments: argparse.Namespace) -> Outcome:
     """Score a folder of pictures or an accuracy log, or merge the records of shards; judge where ranges hold."""
-    model = resolve_model(settings.model, settings.build_dir, settings.captions)
+    model = model_of(settings)
     # Before the scoring and not after it: a gate that cannot be is refused at once.
     choose(settings, model, len(own_share(settings, model)))
     if arguments.action == "merge":
@@ -127,7 +133,7 @@ def generate_engines(settings: RunSettings, _arguments: argparse.Namespace) -> O
     from sdxl_engine.engines.registry import create_engine
     from sdxl_engine.models.spec import read_spec
 
-    model = resolve_model(settings.model, settings.build_dir, settings.captions)
+    model = model_of(settings)
     model.verify()
     entry = resolve_engine(settings.engine)
     began = time.monotonic()

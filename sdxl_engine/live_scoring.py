@@ -10,7 +10,7 @@ import numpy as np
 from sdxl_engine.accuracy.collector import Collector
 from sdxl_engine.accuracy.scorer import Scorer
 from sdxl_engine.accuracy.variants import load_metrics
-from sdxl_engine.models.source import resolve_model
+from sdxl_engine.models.source import model_of
 from sdxl_engine.run_captions import own_share
 from sdxl_engine.run_header import run_facts, run_header
 from sdxl_engine.scoring import open_record
@@ -62,8 +62,8 @@ def live_scoring(settings: dict[str, Any], folder: str, *, batch_size: int) -> L
         SdxlError: see `load_metrics` and `read_record`.
     """
     run, log_dir = RunSettings.from_json(settings), Path(folder)
-    model = resolve_model(run.model, run.build_dir, run.captions)
-    networks = load_metrics(model)
+    model = model_of(run)
+    networks = load_metrics(model, run.metrics)
     block = -(-BLOCK // batch_size) * batch_size
     header = run_header(run_facts(run, model), networks, block)
     earlier, writer = open_record(header, log_dir, log_dir if run.resume else None)

@@ -24,7 +24,7 @@ from sdxl_engine.loadgen.accuracy_log import ACCURACY_LOG
 from sdxl_engine.loadgen.heartbeat import RUNNING
 from sdxl_engine.loadgen.runner import run_loadgen
 from sdxl_engine.loadgen.spec import LoadgenSpec
-from sdxl_engine.models.source import ModelSource, resolve_model
+from sdxl_engine.models.source import ModelSource, model_of
 from sdxl_engine.results import AccuracyRanges, Measurement, Scores, Verdict
 from sdxl_engine.run_captions import own_share
 from sdxl_engine.run_header import find_unfinished
@@ -50,7 +50,7 @@ def check(settings: RunSettings) -> None:
         AssetError: the captions file or the file of ranges is malformed.
     """
     settings.check()
-    model = resolve_model(settings.model, settings.build_dir, settings.captions)
+    model = model_of(settings)
     if settings.pipeline is None:
         model.check_variant(settings.model_opt)
         resolve_engine(settings.engine)
@@ -69,7 +69,7 @@ def check(settings: RunSettings) -> None:
 
 def describe(settings: RunSettings) -> dict[str, str]:
     """What `auto` and the defaults stand for here, for a header line."""
-    model = resolve_model(settings.model, settings.build_dir, settings.captions)
+    model = model_of(settings)
     return {
         "model": model.name,
         "engine": "own pipeline" if settings.pipeline else resolve_engine(settings.engine).name,
@@ -80,7 +80,7 @@ def describe(settings: RunSettings) -> dict[str, str]:
 
 def captions(settings: RunSettings) -> list[Caption]:
     """The captions of an accuracy run, in the order of their file."""
-    model = resolve_model(settings.model, settings.build_dir, settings.captions)
+    model = model_of(settings)
     return own_share(settings, model)
 
 
@@ -110,7 +110,7 @@ def measure(settings: RunSettings, mode: Mode, progress: Callable[[str], None] |
             expected="shards of an accuracy run alone",
             fix="pytest -m accuracy, or sdxl-engine run --test-mode AccuracyOnly",
         )
-    model = resolve_model(settings.model, settings.build_dir, settings.captions)
+    model = model_of(settings)
     # Before the run and not after it: the images take half an hour.
     if mode == "AccuracyOnly" and model.metric_variant == OFFICIAL.variant:
         require_files(model.metrics)
@@ -142,6 +142,7 @@ def measure(settings: RunSettings, mode: Mode, progress: Callable[[str], None] |
         ranges=ranges,
         verdict=verdict,
         environment=environment(),
+        shard=settings.shard,
     )
 
 

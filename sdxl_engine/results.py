@@ -129,6 +129,7 @@ class Measurement:
         ranges: The ranges the verdict was reached with.
         verdict: In accuracy mode.
         environment: Versions, processor, accelerator.
+        shard: `i/n` where the run is a share of one; its scores are not judged.
     """
 
     model: str
@@ -140,3 +141,4 @@ class Measurement:
     ranges: AccuracyRanges | None = None
     verdict: Verdict | None = None
     environment: dict[str, str] = field(default_factory=dict)
+    shard: str | None = None

@@ -48,7 +48,7 @@ def score_images(
     from sdxl_engine.models.spec import read_spec
     from sdxl_engine.shards import BLOCK
 
-    networks, own = load_metrics(model), own_share(settings, model)
+    networks, own = load_metrics(model, settings.metrics), own_share(settings, model)
     header = run_header(run_facts(settings, model, engine=IMAGES), networks, BLOCK)
     earlier, writer = open_record(header, output, Path(settings.resume) if settings.resume else None)
     wanted = {caption.id: caption.text for caption in own}

@@ -17,6 +17,7 @@ TEST_MODES = ("AccuracyOnly", "PerformanceOnly", "SubmissionRun")
 
 PRECISIONS = ("fp32",)
 GATES = ("auto", "official", "published", "custom")
+METRICS = ("auto", "torchmetrics")
 RESPONSES = ("digests", "images")
 """What LoadGen gets and logs for each image of an accuracy run: its SHA-256, or the image."""
 
@@ -40,6 +41,9 @@ class RunSettings:
         shard: `i/n`: draw and score only this machine's share of the captions; None takes all of them.
         resume: A folder with the record of a killed accuracy run to go on with, or `last`; None starts anew.
         responses: One of `RESPONSES`. A submission needs the images in LoadGen's log: 31 GB for 5000 of them.
+        metrics: `auto`, the networks that the model is scored with; or `torchmetrics`, the same weights with images
+            prepared as torchmetrics does it, whose scores are for comparing and not for a gate of the benchmark.
+        metrics_dir: A folder with the metric networks in place of the model's own.
         save_images: Whether an accuracy run writes each image to `images/<id>.png` in its log folder.
         gate: One of `GATES`; `auto` chooses by model and variant, or takes the ranges that are given.
         clip_range: `LO,HI` for the CLIP score, of which one may be left out.
@@ -62,6 +66,8 @@ class RunSettings:
     resume: str | None = None
     responses: str = "digests"
     save_images: bool = False
+    metrics: str = "auto"
+    metrics_dir: Path | None = None
     gate: str = "auto"
     clip_range: str | None = None
     fid_range: str | None = None
@@ -80,7 +86,11 @@ class RunSettings:
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> RunSettings:
         """What `to_json` made."""
-        paths = {name: Path(values[name]) for name in ("captions", "build_dir", "ranges") if values[name] is not None}
+        paths = {
+            name: Path(values[name])
+            for name in ("captions", "build_dir", "ranges", "metrics_dir")
+            if values[name] is not None
+        }
         return cls(**values | paths)
 
     def check(self, source: dict[str, str] | None = None) -> None:
@@ -100,6 +110,7 @@ class RunSettings:
             ("test_mode", TEST_MODES),
             ("responses", RESPONSES),
             ("gate", GATES),
+            ("metrics", METRICS),
         ):
             value = getattr(self, field)
             if value not in allowed:
@@ -134,6 +145,13 @@ class RunSettings:
                 got=repr(self.pipeline),
                 expected="module:callable",
                 source=origin.get("pipeline", "pipeline"),
+            )
+        if self.metrics_dir is not None and not self.metrics_dir.is_dir():
+            raise UsageError(
+                "the folder of the metric networks is missing",
+                got=self.metrics_dir,
+                expected="a folder",
+                source=origin.get("metrics_dir", "metrics_dir"),
             )
         if self.captions is not None and not self.captions.is_file():
             raise UsageError(

@@ -71,6 +71,8 @@ def choose(settings: RunSettings, model: ModelSource, count: int) -> Gate:
     if settings.shard is not None:
         lacking = f"shard {settings.shard}: to be judged with the other shards, by sdxl-engine score merge"
         return Gate("none", "a shard of a run", lacking=lacking)
+    if settings.metrics != "auto":
+        return _other_metrics(settings, count)
     if model.metric_variant != OFFICIAL.variant:
         return _custom(settings, model, count) if settings.custom_gate else _own(settings, model, count)
     unofficial = other_inputs(model.captions, model.latent)
@@ -86,6 +88,15 @@ def choose(settings: RunSettings, model: ModelSource, count: int) -> Gate:
         return dataclasses.replace(gate, label=label)
     lacking = label if gate.name == OFFICIAL.name else f"{unofficial}: not comparable with the published score"
     return dataclasses.replace(gate, ranges=None, lacking=lacking)
+
+
+def _other_metrics(settings: RunSettings, count: int) -> Gate:
+    """Scores of a metric that no published range is of."""
+    if settings.custom_gate:
+        ranges = custom_ranges(settings, settings.metrics, count)
+        return Gate(CUSTOM, ranges.origin, ranges, label=f"metric variant {settings.metrics}: not the benchmark's")
+    lacking = f"scores of the metric variant {settings.metrics} compare with no known range"
+    return Gate("none", f"metrics {settings.metrics}", lacking=lacking)
 
 
 def _known(settings: RunSettings) -> Gate:

@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sdxl_engine.accuracy.networks import ClipNetwork, FidNetwork, MetricNetworks, library_missing
+from sdxl_engine.accuracy.variants import TORCHMETRICS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     import torch
     from numpy.typing import NDArray
-
-VARIANT = "torchmetrics"
 
 
 def as_torchmetrics(networks: MetricNetworks) -> MetricNetworks:
@@ -44,7 +43,7 @@ def as_torchmetrics(networks: MetricNetworks) -> MetricNetworks:
     try:
         preprocess, clip_resize = _processor(networks.clip)
     except ModuleNotFoundError as error:
-        raise library_missing(error, f"the metric variant {VARIANT}") from None
+        raise library_missing(error, f"the metric variant {TORCHMETRICS}") from None
     clip_differs = {"clip_resize": clip_resize}
     fid_differs = {
         "fid_resize": f"{networks.features.image_size} bilinear, antialias, align_corners=False, (x - 128) / 128"
@@ -57,8 +56,8 @@ def as_torchmetrics(networks: MetricNetworks) -> MetricNetworks:
         networks.features.identity | fid_differs,
     )
     identity = networks.identity | clip_differs | fid_differs
-    identity |= {"variant": VARIANT, "weights_and_statistics_of": networks.variant}
-    return MetricNetworks(VARIANT, clip, features, networks.statistics, identity)
+    identity |= {"variant": TORCHMETRICS, "weights_and_statistics_of": networks.variant}
+    return MetricNetworks(TORCHMETRICS, clip, features, networks.statistics, identity)
 
 
 class TorchmetricsFidNetwork(FidNetwork):

@@ -13,14 +13,24 @@ if TYPE_CHECKING:
     from sdxl_engine.accuracy.networks import MetricNetworks
     from sdxl_engine.models.source import ModelSource
 
+TORCHMETRICS = "torchmetrics"
 
-def load_metrics(model: ModelSource) -> MetricNetworks:
+
+def load_metrics(model: ModelSource, metrics: str) -> MetricNetworks:
     """Load the metric variant that a model is scored with.
+
+    Args:
+        model: What is scored.
+        metrics: `RunSettings.metrics`.
 
     Raises:
         UnavailableError: a library or an official file is not here.
         AssetError: a file is damaged or not the published one.
     """
+    if metrics == TORCHMETRICS:
+        from sdxl_engine.accuracy.torchmetrics_variant import as_torchmetrics
+
+        return as_torchmetrics(load_metrics(model, "auto"))
     if model.metric_variant == OFFICIAL.variant:
         from sdxl_engine.accuracy.official import load_official_metrics
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ from sdxl_engine.shapes import bundle
 
 if TYPE_CHECKING:
     from sdxl_engine.results import AccuracyRanges
+    from sdxl_engine.settings import RunSettings
 
 AUTO = "auto"
 SHAPES = "shapes"
@@ -74,6 +76,12 @@ class ModelSource:
         """
         if self.name == SHAPES:
             bundle.verified(self.checkpoint)
+
+
+def model_of(settings: RunSettings) -> ModelSource:
+    """The model that a run's settings ask for, see `resolve_model`; with the files they put in place of its own."""
+    model = resolve_model(settings.model, settings.build_dir, settings.captions)
+    return model if settings.metrics_dir is None else dataclasses.replace(model, metrics=settings.metrics_dir)
 
 
 def resolve_model(model: str, build_dir: Path, captions: Path | None = None, *, source: str = "model") -> ModelSource:

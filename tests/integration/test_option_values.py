@@ -14,6 +14,7 @@ def show(sdxl_settings, record_property):
 def test_show(show):
     print("SHOW", repr((show.samples, show.scenario, show.pipeline, show.model)))
     print("SHOW", show.captions, show.build_dir.name)
+    print("SHOW", show.metrics, show.metrics_dir)
     print("SHOW", show.shard, show.resume, show.responses, show.save_images)
 """
 
@@ -30,6 +31,8 @@ def test_values_reach_the_settings(project, workers):
         "--sdxl-pipeline=mine:build",
         "--sdxl-captions=c.tsv",
         "--sdxl-model=random",
+        "--sdxl-metrics=torchmetrics",
+        "--sdxl-metrics-dir=.",
         "--sdxl-shard=2/3",
         "--sdxl-resume=logs",
         "--sdxl-responses=digests",
@@ -41,6 +44,7 @@ def test_values_reach_the_settings(project, workers):
         [
             "SHOW (64, 'Offline', 'mine:build', 'random')",
             f"SHOW {project.path / 'c.tsv'} build",
+            f"SHOW torchmetrics {project.path}",
             f"SHOW 2/3 {project.path / 'logs'} digests True",
         ]
     )
@@ -56,6 +60,8 @@ def test_values_reach_the_settings(project, workers):
         ("--sdxl-test-mode=Both", "ERROR: unknown test mode 'Both'"),
         ("--sdxl-pipeline=mine", "ERROR: the pipeline under test is not an import path"),
         ("--sdxl-captions=none.tsv", "ERROR: the captions file is missing"),
+        ("--sdxl-metrics=torchmetric", "ERROR: unknown metrics 'torchmetric'"),
+        ("--sdxl-metrics-dir=none", "ERROR: the folder of the metric networks is missing"),
         ("--sdxl-shard=3/2", "ERROR: a shard is not one of a number of shards"),
         ("--sdxl-responses=pixels", "ERROR: unknown responses 'pixels'"),
         ("--sdxl-save-images=perhaps", "ERROR: a switch is neither on nor off"),

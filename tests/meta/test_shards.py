@@ -100,6 +100,15 @@ def test_shards_of_two_runs_are_refused(runs, tmp_path, part, name):
     assert name in caught.value.parts["got"]
 
 
+def test_the_torchmetrics_variant_scores_otherwise_and_is_not_judged(runs):
+    one = runs[None]
+    images = one.loadgen.log_dir / "images"
+    scores = score_images(settings(Path("build"), metrics="torchmetrics"), MODEL, images, lambda _line: None)
+    assert scores.variant == "torchmetrics"
+    assert abs(scores.fid - one.scores.fid) > 0.001
+    assert scores.clip == pytest.approx(one.scores.clip, abs=0.5)
+
+
 def test_the_command_merges_and_judges(runs, tmp_path, capsys):
     copies = [
         shutil.copytree(folder, tmp_path / folder.parents[3].name) for folder in folders(runs, "1/3", "2/3", "3/3")

@@ -124,6 +124,9 @@ class FakeMeasure:
             ranges = custom_ranges(settings, run.scores.variant, run.scores.count)
             verdict = Gate("custom", ranges.origin, ranges).judge(run.scores)
             run = dataclasses.replace(run, ranges=ranges, verdict=verdict)
+        if accuracy and settings.shard is not None:
+            verdict = Gate("none", "a shard of a run", lacking=f"shard {settings.shard}").judge(run.scores)
+            run = dataclasses.replace(run, ranges=None, verdict=verdict, shard=settings.shard)
         if accuracy:
             run = dataclasses.replace(run, **self.measurement)
         loadgen = dataclasses.replace(

@@ -196,3 +196,14 @@ def test_intervals_are_noted_where_there_are_any(shapes):
     one = dataclasses.replace(both, fid_interval=None)
     assert gate.judge(one).notes == ("95 % interval: CLIP 99.064 [98.991, 99.137]",)
     assert gate.judge(dataclasses.replace(one, clip_interval=None)).notes == ()
+
+
+def test_scores_of_torchmetrics_are_judged_by_nothing_but_ranges_of_the_users(checkpoint):
+    found = dataclasses.replace(scores(), variant="torchmetrics")
+    verdict = choose(settings(metrics="torchmetrics"), checkpoint, 5000).judge(found)
+    assert verdict.passed is None
+    assert "torchmetrics" in verdict.reason
+    own = choose(settings(metrics="torchmetrics", clip_range="31,32"), checkpoint, 5000)
+    verdict = own.judge(found)
+    assert verdict.passed is True
+    assert "metric variant torchmetrics: not the benchmark's" in verdict.notes

@@ -19,7 +19,7 @@ from sdxl_engine.loadgen.runner import run_loadgen
 
 
 def gone(pid):
-    """Whether a process has ended; one that nobody has reaped yet has. A kill takes effect a moment after it is sent."""
+    """Whether a process ends, a moment after a kill is sent; one that nobody has reaped yet has."""
     deadline = time.monotonic() + 10
     while time.monotonic() < deadline:
         try:
