@@ -19,7 +19,10 @@ def headline(comparison: Comparison) -> str:
     """Whether CLIP fell, and if so, whether broadly or in a few prompts."""
     loss, clip = comparison.loss, comparison.clip
     if loss.kind == "few":
-        said = f"loss of CLIP in a few: {loss.prompts} of {clip.count} prompts carry {_percent(loss.share)} of the loss"
+        carry = "carries" if loss.prompts == 1 else "carry"
+        said = (
+            f"loss of CLIP in a few: {loss.prompts} of {clip.count} prompts {carry} {_percent(loss.share)} of the loss"
+        )
     elif loss.kind == "broad":
         said = f"broad loss of CLIP: {loss.prompts} of {clip.count} prompts lost (sign test {chance(clip.sign.p)})"
     elif clip.mean >= 0:
@@ -27,7 +30,7 @@ def headline(comparison: Comparison) -> str:
     else:
         said = f"no loss of CLIP beyond noise (sign test {chance(clip.sign.p)})"
     if comparison.unscored:
-        said += f"; {comparison.unscored} more have no CLIP score (not a number)"
+        said += f"; {comparison.unscored} more without a CLIP score (not a number)"
     return said
 
 
@@ -49,7 +52,7 @@ def figures(comparison: Comparison) -> list[str]:
 def unpaired(comparison: Comparison) -> str:
     """How many captions are in one run alone; empty if none is."""
     parts = [
-        f"{count} captions are only in the {side}"
+        f"captions only in the {side}: {count}"
         for count, side in ((comparison.only_run, "run"), (comparison.only_baseline, "baseline"))
         if count
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from statistics import median
 from typing import TYPE_CHECKING
@@ -65,32 +66,38 @@ def report_images(
         return measure_distances(first / IMAGES, second / IMAGES, common, network)
 
     if reference is None:
-        distances = {"run to baseline": measured(run, baseline)}
-    else:
-        distances = {
-            "run to reference": measured(run, reference),
-            "baseline to reference": measured(baseline, reference),
-        }
-    return ImageReport((*_lines(distances), *lines), distances)
+        between = measured(run, baseline)
+        return ImageReport((*_to_baseline(between), *lines), {"run to baseline": between})
+    ours, theirs = measured(run, reference), measured(baseline, reference)
+    distances = {"run to reference": ours, "baseline to reference": theirs}
+    return ImageReport((*_to_reference(ours, theirs), *lines), distances)
 
 
-def _lines(distances: dict[str, Distances]) -> list[str]:
+def _to_baseline(distances: Distances) -> list[str]:
+    """Median and worst of the images that are not equal; an infinite PSNR would hide the others."""
+    differ = [key for key, value in distances.psnr.items() if math.isfinite(value)]
+    if not differ:
+        return [f"PSNR: all {len(distances.psnr)} images equal the baseline's"]
     lines = []
     for attribute, name, form, higher_is_nearer in METRICS:
-        values: list[dict[int, float]] = [getattr(entry, attribute) for entry in distances.values()]
-        if not values[0]:
-            continue
-        medians = [form.format(median(entry.values())) for entry in values]
-        if len(values) == 1:
-            worst = (min if higher_is_nearer else max)(values[0].values())
-            lines.append(
-                f"{name} of {len(values[0])} images to the baseline's: median {medians[0]}, worst {form.format(worst)}"
-            )
-            continue
-        sign = nearer(*values)
-        ahead, behind = (sign.higher, sign.lower) if higher_is_nearer else (sign.lower, sign.higher)
-        lines.append(
-            f"{name} of {len(values[0])} images to the reference's: median {medians[0]}, baseline {medians[1]}; "
-            f"nearer in {ahead}, further in {behind}, sign test {chance(sign.p)}"
-        )
+        values = [of[key] for key in differ if key in (of := getattr(distances, attribute))]
+        if values:
+            worst = (min if higher_is_nearer else max)(values)
+            subject = f"{name} of the {len(values)} images that differ from the baseline's"
+            lines.append(f"{subject}: median {form.format(median(values))}, worst {form.format(worst)}")
+    return lines
+
+
+def _to_reference(run: Distances, baseline: Distances) -> list[str]:
+    """Both medians, and a sign test of which run is nearer to the reference."""
+    lines = []
+    for attribute, name, form, higher_is_nearer in METRICS:
+        ours, theirs = getattr(run, attribute), getattr(baseline, attribute)
+        if ours:
+            sign = nearer(ours, theirs)
+            ahead, behind = (sign.higher, sign.lower) if higher_is_nearer else (sign.lower, sign.higher)
+            medians = [form.format(median(values.values())) for values in (ours, theirs)]
+            subject = f"{name} of {len(ours)} images to the reference's"
+            split = f"nearer in {ahead}, further in {behind}, sign test {chance(sign.p)}"
+            lines.append(f"{subject}: median {medians[0]}, baseline {medians[1]}; {split}")
     return lines

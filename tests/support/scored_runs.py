@@ -8,7 +8,10 @@ from PIL import Image
 
 from sdxl_engine.accuracy.records import RECORD, Block, Record, RecordWriter
 
-HEADER = {"variant": "shapes", "identity": {"clip_weights_sha256": "aa", "clip_resize": "128", "fid_weights_sha256": "f"}}
+HEADER = {
+    "variant": "shapes",
+    "identity": {"clip_weights_sha256": "aa", "clip_resize": "128", "fid_weights_sha256": "f"},
+}
 
 
 def picture(level, side=16):

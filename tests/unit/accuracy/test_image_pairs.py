@@ -34,7 +34,9 @@ def test_distances_of_two_folders(tmp_path):
     one = write(tmp_path / "one", {key: picture(100) for key in ids})
     two = write(tmp_path / "two", {key: picture(100 + key - 30) for key in ids})
     found = measure_distances(one, two, ids, lambda a, b: float(b[0, 0, 0]) - float(a[0, 0, 0]))
-    assert found.psnr == {key: pytest.approx(20 * math.log10(255 / (key - 30))) if key > 30 else math.inf for key in ids}
+    assert found.psnr == {
+        key: pytest.approx(20 * math.log10(255 / (key - 30))) if key > 30 else math.inf for key in ids
+    }
     assert found.lpips == {key: key - 30.0 for key in ids}
 
 
@@ -71,8 +73,16 @@ def runs(tmp_path):
 
 def test_psnr_of_a_run_to_its_baseline(runs):
     report = report_images(runs["run"], runs["baseline"], range(12))
-    assert report.lines == ("PSNR of 10 images to the baseline's: median 30.07 dB, worst 30.07 dB",)
+    assert report.lines == ("PSNR of the 10 images that differ from the baseline's: median 30.07 dB, worst 30.07 dB",)
     assert report.distances["run to baseline"].psnr[9] == pytest.approx(20 * math.log10(255))
+
+
+def test_images_that_are_equal_do_not_hide_the_others(runs, tmp_path):
+    images = {key: picture(103 if key < 3 else 102) for key in range(10)}
+    run = write_run(tmp_path / "nearly", dict.fromkeys(images, 99.0), images)
+    (line,) = report_images(run, runs["baseline"], range(10)).lines
+    assert line == "PSNR of the 3 images that differ from the baseline's: median 48.13 dB, worst 48.13 dB"
+    assert report_images(run, run, range(10)).lines == ("PSNR: all 10 images equal the baseline's",)
 
 
 def test_a_reference_gives_psnr_a_direction(runs):
@@ -111,7 +121,9 @@ def test_lpips_runs_on_the_weights_that_are_there(weights, monkeypatch):
     for name, tensor in state.items():
         # LPIPS has no use for the classifier, whose 58 million weights are one number here.
         used = name.startswith("features")
-        state[name] = torch.randn(tensor.shape, generator=generator) / 20 if used else torch.zeros(1).expand(tensor.shape)
+        state[name] = (
+            torch.randn(tensor.shape, generator=generator) / 20 if used else torch.zeros(1).expand(tensor.shape)
+        )
     torch.save(state, weights)
     monkeypatch.setattr(lpips, "DIGEST", hashlib.sha256(weights.read_bytes()).hexdigest()[:8])
     distance = load_lpips()
