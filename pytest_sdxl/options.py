@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import pytest
 
 from sdxl_engine.errors import UsageError
-from sdxl_engine.settings import MODEL_OPTS, SCENARIOS, TEST_MODES, RunSettings
+from sdxl_engine.settings import MODEL_OPTS, RESPONSES, SCENARIOS, TEST_MODES, RunSettings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -71,6 +71,20 @@ OPTIONS = (
         "timeout_s",
         "SECONDS",
         "Kill a run after this long without an answered batch, default 600",
+    ),
+    Option("--sdxl-shard", "shard", "i/n", "Accuracy of only this machine's share of the captions"),
+    Option("--sdxl-resume", "resume", "last|DIR", "Go on with an accuracy run that was killed"),
+    Option(
+        "--sdxl-responses",
+        "responses",
+        "KIND",
+        f"What LoadGen logs for each image ({_names(RESPONSES)}), default {RESPONSES[0]}",
+    ),
+    Option(
+        "--sdxl-save-images",
+        "save_images",
+        "yes|no",
+        "Write every image of an accuracy run to its log folder, default no",
     ),
     Option("--sdxl-json", "json", "FILE", "Write every result to FILE"),
 )
@@ -176,6 +190,19 @@ def _seconds(given: Given) -> float:
         ) from None
 
 
+def _yes_or_no(given: Given) -> bool:
+    try:
+        return {"yes": True, "true": True, "1": True, "no": False, "false": False, "0": False}[given.raw.casefold()]
+    except KeyError:
+        raise UsageError(
+            "a switch is neither on nor off", got=repr(given.raw), expected="yes or no", source=given.source
+        ) from None
+
+
+def _resume(given: Given) -> str:
+    return given.raw if given.raw == "last" else str(_path(given))
+
+
 def _path(given: Given) -> Path:
     return given.base / Path(given.raw).expanduser()
 
@@ -194,7 +221,14 @@ def resolve(config: pytest.Config) -> Resolved:
         UsageError: a value cannot be read as what its option is (a count, a list of variants).
     """
     given = {option.field: value for option in OPTIONS if (value := _given(config, option)) is not None}
-    parsers = {"samples": _samples, "timeout_s": _seconds, "captions": _path, "model": _model}
+    parsers = {
+        "samples": _samples,
+        "timeout_s": _seconds,
+        "captions": _path,
+        "model": _model,
+        "resume": _resume,
+        "save_images": _yes_or_no,
+    }
     fields: dict[str, Any] = {
         field: parsers.get(field, lambda value: value.raw)(value)
         for field, value in given.items()

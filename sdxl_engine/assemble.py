@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any, cast
 
-from sdxl_engine.assets.captions import first_captions
 from sdxl_engine.assets.latents import read_latent
 from sdxl_engine.assets.tokens import tokenise
 from sdxl_engine.engines.registry import create_engine, resolve_engine
@@ -14,6 +13,7 @@ from sdxl_engine.models.prompts import STEPS
 from sdxl_engine.models.source import resolve_model
 from sdxl_engine.models.spec import read_spec
 from sdxl_engine.pipeline import Pipeline
+from sdxl_engine.run_captions import own_share
 from sdxl_engine.schedule import deep_steps, read_schedule
 from sdxl_engine.settings import RunSettings
 
@@ -39,7 +39,7 @@ def open_pipeline(settings: RunSettings) -> Pipeline:
     model.check_variant(settings.model_opt)
     model.verify()
     spec = read_spec(model.checkpoint)
-    captions = first_captions(model.captions, settings.samples or model.accuracy_samples)
+    captions = own_share(settings, model)
     engine = create_engine(resolve_engine(settings.engine), model.checkpoint, spec, settings.build_dir / "engines")
     return Pipeline(
         engine,

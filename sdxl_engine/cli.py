@@ -33,6 +33,7 @@ def _options() -> argparse.ArgumentParser:
     shared.add_argument("--engine", default=_DEFAULTS.engine, help="name of an engine (default: auto)")
     shared.add_argument("--precision", default=_DEFAULTS.precision, help="of the networks (default: fp32)")
     shared.add_argument("--samples", type=int, help="how many captions, from the first (default: the model's own)")
+    shared.add_argument("--shard", metavar="i/n", help="only this machine's share of the captions")
     shared.add_argument("--captions", type=Path, metavar="FILE", help="captions (TSV) in place of the model's own")
     shared.add_argument("--pipeline", metavar="MODULE:CALLABLE", help="the pipeline under test (default: our own)")
     shared.add_argument(
@@ -56,15 +57,25 @@ def _parser() -> argparse.ArgumentParser:
 
     run = subcommands.add_parser("run", parents=[shared], help="run LoadGen, score, and judge the scores")
     run.add_argument("--scenario", default=_DEFAULTS.scenario, help="LoadGen's scenario (default: Offline)")
+    run.add_argument("--resume", metavar="last|DIR", help="go on with an accuracy run that was killed")
+    run.add_argument(
+        "--responses", default=_DEFAULTS.responses, help="what LoadGen logs: digests, or images (default: digests)"
+    )
+    run.add_argument("--save-images", action="store_true", help="write every image of an accuracy run as <id>.png")
     run.add_argument("--test-mode", default=_DEFAULTS.test_mode, help=f"{', '.join(TEST_MODES)} (default: both)")
 
     generate = subcommands.add_parser("generate", parents=[shared], help="draw captions to <id>.png")
     generate.add_argument("--output", type=Path, required=True, metavar="DIR", help="where the pictures go")
 
     score = subcommands.add_parser("score", parents=[shared], help="CLIP and FID of pictures or of an accuracy log")
-    images = score.add_mutually_exclusive_group(required=True)
+    images = score.add_mutually_exclusive_group()
     images.add_argument("--images", type=Path, metavar="DIR", help="a folder of <id>.png")
     images.add_argument("--log", type=Path, metavar="FILE", help="an mlperf_log_accuracy.json")
+
+    actions = score.add_subparsers(dest="action", metavar="merge")
+    merge = actions.add_parser("merge", help="the scores of one run from the records of its shards")
+    merge.add_argument("records", type=Path, nargs="+", metavar="RECORD", help="a record, or the log folder it is in")
+    merge.add_argument("--output", type=Path, metavar="DIR", help="write the record of the whole run there")
 
     add_compare(subcommands, shared)
     subcommands.add_parser("generate-engines", parents=[shared], help="build the engine's files ahead of a run")

@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sdxl_engine import measure
-from sdxl_engine.assets.captions import first_captions
 from sdxl_engine.engines.registry import ENGINES, resolve_engine
 from sdxl_engine.environment import environment
-from sdxl_engine.errors import AssetError
+from sdxl_engine.errors import AssetError, UsageError
 from sdxl_engine.files import folder_written_whole, write_json
 from sdxl_engine.models.source import resolve_model
+from sdxl_engine.run_captions import own_share
+from sdxl_engine.scoring import merge, score_images
 
 if TYPE_CHECKING:
     import argparse
@@ -103,7 +104,7 @@ def generate(settings: RunSettings, arguments: argparse.Namespace) -> Outcome:
     if arguments.output.exists() and any(arguments.output.iterdir()):
         raise AssetError("the output folder is not empty", source=arguments.output, fix="name a new folder")
     model = resolve_model(settings.model, settings.build_dir, settings.captions)
-    captions = first_captions(model.captions, settings.samples or model.accuracy_samples)
+    captions = own_share(settings, model)
     source, tell = image_source(settings.to_json()), _Narrator()
     with folder_written_whole(arguments.output) as aside:
         for start in range(0, len(captions), source.batch_size):
@@ -116,11 +117,17 @@ def generate(settings: RunSettings, arguments: argparse.Namespace) -> Outcome:
 
 
 def score(settings: RunSettings, arguments: argparse.Namespace) -> Outcome:
-    """Score a folder of pictures or an accuracy log, and judge the scores where ranges hold for them."""
+    """Score a folder of pictures or an accuracy log, or merge the records of shards; judge where ranges hold."""
     model = resolve_model(settings.model, settings.build_dir, settings.captions)
-    samples = settings.samples or model.accuracy_samples
-    scores = measure.score_images(model, samples, arguments.log or arguments.images, _Narrator())
-    _, verdict = measure.judged(model, scores)
+    if arguments.action == "merge":
+        scores = merge(arguments.records, settings, model, arguments.output)
+    elif (arguments.images is None) == (arguments.log is None):
+        raise UsageError(
+            "there is nothing to score", expected="one of --images DIR and --log FILE, or merge RECORD ..."
+        )
+    else:
+        scores = score_images(model, own_share(settings, model), arguments.log or arguments.images, _Narrator())
+    _, verdict = measure.judged(settings, model, scores)
     print(verdict.line)
     if verdict.reason:
         print(f"  {verdict.reason}")

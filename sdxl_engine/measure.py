@@ -13,27 +13,30 @@ from typing import TYPE_CHECKING, Literal
 
 from sdxl_engine.accuracy.official_files import require_files
 from sdxl_engine.accuracy.ranges import OFFICIAL, judge
-from sdxl_engine.assets.captions import Caption, first_captions
+from sdxl_engine.accuracy.records import RECORD, read_record
 from sdxl_engine.engines.registry import resolve_engine
 from sdxl_engine.environment import environment
-from sdxl_engine.errors import UnavailableError
+from sdxl_engine.errors import AssetError, LoadgenError, UnavailableError, UsageError
 from sdxl_engine.loadgen.heartbeat import RUNNING
 from sdxl_engine.loadgen.logs import ACCURACY_LOG
 from sdxl_engine.loadgen.runner import run_loadgen
 from sdxl_engine.loadgen.spec import LoadgenSpec
 from sdxl_engine.models.source import ModelSource, resolve_model
 from sdxl_engine.results import AccuracyRanges, Measurement, Scores, Verdict
+from sdxl_engine.run_captions import own_share
+from sdxl_engine.run_header import find_unfinished
+from sdxl_engine.scoring import check_log, scores_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from sdxl_engine.assets.captions import Caption
     from sdxl_engine.loadgen.heartbeat import Progress
     from sdxl_engine.pipeline import Pipeline
     from sdxl_engine.settings import RunSettings
 
 Mode = Literal["AccuracyOnly", "PerformanceOnly"]
 _SCORER_NEEDS = ("torch", "open_clip", "torchvision", "pytorch_fid", "safetensors", "PIL")
-SCORER_BATCH = 32
 
 
 def check(settings: RunSettings) -> None:
@@ -48,7 +51,7 @@ def check(settings: RunSettings) -> None:
     if settings.pipeline is None:
         model.check_variant(settings.model_opt)
         resolve_engine(settings.engine)
-    first_captions(model.captions, settings.samples or 1)
+    own_share(settings, model)
     missing = [name for name in _SCORER_NEEDS if importlib.util.find_spec(name) is None]
     if missing and settings.test_mode != "PerformanceOnly":
         raise UnavailableError(
@@ -73,7 +76,7 @@ def describe(settings: RunSettings) -> dict[str, str]:
 def captions(settings: RunSettings) -> list[Caption]:
     """The captions of an accuracy run, in the order of their file."""
     model = resolve_model(settings.model, settings.build_dir, settings.captions)
-    return first_captions(model.captions, _samples(settings, model, "AccuracyOnly"))
+    return own_share(settings, model)
 
 
 def open_pipeline(settings: RunSettings) -> Pipeline:
@@ -92,19 +95,33 @@ def measure(settings: RunSettings, mode: Mode, progress: Callable[[str], None] |
         progress: Called with a line of text as the run goes on.
 
     Raises:
-        SdxlError: see `check`, `run_loadgen` and `Scorer`.
+        SdxlError: see `check`, `find_unfinished`, `run_loadgen`, `check_log` and `scores_of`.
     """
     tell = progress or (lambda _line: None)
+    if mode == "PerformanceOnly" and settings.shard is not None:
+        raise UsageError(
+            "a performance run is not shared out",
+            got=f"shard {settings.shard}",
+            expected="shards of an accuracy run alone",
+            fix="pytest -m accuracy, or sdxl-engine run --test-mode AccuracyOnly",
+        )
     model = resolve_model(settings.model, settings.build_dir, settings.captions)
-    samples = _samples(settings, model, mode)
     if mode == "AccuracyOnly" and model.metric_variant == OFFICIAL.variant:
         # Before the run and not after it: the images take half an hour.
         require_files(model.metrics)
-    result = run_loadgen(_spec(settings, model, mode, samples), _narrator(tell))
+    samples = _samples(settings, model, mode)
+    log_dir = _log_dir(settings, model, mode)
+    try:
+        result = run_loadgen(_spec(settings, model, mode, samples, log_dir), _narrator(tell))
+    except LoadgenError as error:
+        error.parts |= _what_is_kept(log_dir / RECORD)
+        raise
     scores, ranges, verdict = None, None, None
     if mode == "AccuracyOnly":
-        scores = score_images(model, samples, result.log_dir / ACCURACY_LOG, tell)
-        ranges, verdict = judged(model, scores)
+        own, record = own_share(settings, model), read_record(log_dir / RECORD)
+        check_log(log_dir / ACCURACY_LOG, record, own)
+        scores = scores_of(record, model, own)
+        ranges, verdict = judged(settings, model, scores)
     return Measurement(
         model=model.name,
         model_opt=settings.model_opt,
@@ -118,24 +135,48 @@ def measure(settings: RunSettings, mode: Mode, progress: Callable[[str], None] |
     )
 
 
+def _what_is_kept(record: Path) -> dict[str, str]:
+    """For the error of a run that broke off: what it has scored, and how to go on from there."""
+    try:
+        scored = len(read_record(record).clip)
+    except AssetError:
+        return {}
+    if not scored:
+        return {}
+    return {"resume": f"{scored} images are scored: --sdxl-resume={record.parent}, or sdxl-engine run --resume"}
+
+
 def _samples(settings: RunSettings, model: ModelSource, mode: Mode) -> int:
-    default = model.accuracy_samples if mode == "AccuracyOnly" else model.performance_samples
-    return settings.samples if settings.samples is not None else default
+    if mode == "AccuracyOnly":
+        return len(own_share(settings, model))
+    return settings.samples if settings.samples is not None else model.performance_samples
 
 
-def _spec(settings: RunSettings, model: ModelSource, mode: Mode, samples: int) -> LoadgenSpec:
+def _log_dir(settings: RunSettings, model: ModelSource, mode: Mode) -> Path:
+    if mode == "AccuracyOnly" and settings.resume is not None:
+        return find_unfinished(settings, model).parent
     moment = datetime.now(UTC).strftime("%Y.%m.%d-%H.%M.%S.%f")[:-3]
-    log_dir = settings.build_dir / "logs" / moment / "stable-diffusion-xl" / settings.scenario
+    folder = settings.build_dir / "logs" / moment / "stable-diffusion-xl" / settings.scenario
+    return folder / settings.model_opt / mode
+
+
+def _spec(settings: RunSettings, model: ModelSource, mode: Mode, samples: int, log_dir: Path) -> LoadgenSpec:
+    scored = mode == "AccuracyOnly"
+    record = str((log_dir / RECORD).absolute())
     return LoadgenSpec(
         scenario=settings.scenario,
         mode=mode,
         sample_count=samples,
         min_query_count=samples,
         min_duration_ms=model.min_duration_ms,
-        log_dir=log_dir / settings.model_opt / mode,
+        log_dir=log_dir,
         stall_timeout_s=settings.timeout_s,
         factory="sdxl_engine.assemble:image_source",
         factory_options={"settings": settings.to_json()},
+        sink="sdxl_engine.live_scoring:live_scoring" if scored else None,
+        sink_options={"settings": settings.to_json(), "record": record, "resume": settings.resume is not None}
+        if scored
+        else {},
         # A pipeline of the user's is looked for where the command was given.
         sys_path=(str(Path.cwd()),) if settings.pipeline else (),
     )
@@ -162,43 +203,15 @@ def _narrator(tell: Callable[[str], None]) -> Callable[[Progress], None]:
     return narrate
 
 
-def score_images(model: ModelSource, samples: int, images: Path, tell: Callable[[str], None]) -> Scores:
-    """Score the images of an accuracy log or of a folder, streamed.
-
-    Args:
-        model: Whose captions and metrics to use.
-        samples: How many captions, from the first; each needs its image.
-        images: An `mlperf_log_accuracy.json`, or a folder of `<id>.png`.
-        tell: Called with a line of text as the scoring goes on.
-
-    Raises:
-        UnavailableError: the official metrics were asked for and are not here.
-        AssetError: a metric network or an image is damaged or not the right one.
-        AccuracyError: see `Scorer`.
-    """
-    from sdxl_engine.accuracy.networks import load_shapes_metrics
-    from sdxl_engine.accuracy.official import load_official_metrics
-    from sdxl_engine.accuracy.scorer import Scorer
-    from sdxl_engine.images import from_folder, from_log
-    from sdxl_engine.models.spec import read_spec
-
-    wanted = {caption.id: caption.text for caption in first_captions(model.captions, samples)}
-    load = load_official_metrics if model.metric_variant == OFFICIAL.variant else load_shapes_metrics
-    scorer = Scorer(load(model.metrics), wanted, SCORER_BATCH)
-    side = read_spec(model.checkpoint).image_side
-    batches = from_folder if images.is_dir() else from_log
-    for some, pictures in batches(images, list(wanted), side, SCORER_BATCH):
-        scorer.add(some, pictures)
-        tell(f"scoring: {len(scorer.per_id)}/{samples} images")
-    return scorer.scores()
-
-
-def judged(model: ModelSource, scores: Scores) -> tuple[AccuracyRanges | None, Verdict]:
+def judged(settings: RunSettings, model: ModelSource, scores: Scores) -> tuple[AccuracyRanges | None, Verdict]:
     """The ranges that hold for this model and count of captions, and the verdict."""
+    line = f"accuracy: CLIP_SCORE: {scores.clip:.3f} | FID_SCORE: {scores.fid:.3f}"
+    if settings.shard is not None:
+        reason = f"shard {settings.shard}: to be judged with the other shards, by sdxl-engine score merge"
+        return None, Verdict(None, line, reason)
     ranges = next((entry for entry in model.ranges if entry.count == scores.count), None)
     if ranges is None:
         counts = ", ".join(str(entry.count) for entry in model.ranges) or "no count: the captions are not its own"
         reason = f"{model.name} has ranges for {counts} captions, this run had {scores.count}"
-        line = f"accuracy: CLIP_SCORE: {scores.clip:.3f} | FID_SCORE: {scores.fid:.3f}"
         return None, Verdict(None, line, reason)
     return ranges, judge(scores, ranges)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sdxl_engine.errors import UsageError, unknown_choice
+from sdxl_engine.shards import parse_shard
 
 MODEL_OPTS = ("NoOpt", "DeepCache", "DeepCachePruned")
 SCENARIOS = ("Offline",)
@@ -15,6 +16,8 @@ TEST_MODES = ("AccuracyOnly", "PerformanceOnly", "SubmissionRun")
 """SubmissionRun is LoadGen's name for both of the others, one after the other."""
 
 PRECISIONS = ("fp32",)
+RESPONSES = ("digests", "images")
+"""What LoadGen gets and logs for each image of an accuracy run: its SHA-256, or the image."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +36,10 @@ class RunSettings:
         captions: A captions file (TSV) in place of the model's own.
         build_dir: Where engines, logs and results go.
         timeout_s: Seconds without an answered batch after which a run is killed.
+        shard: `i/n`: draw and score only this machine's share of the captions; None takes all of them.
+        resume: A folder with the record of a killed accuracy run to go on with, or `last`; None starts anew.
+        responses: One of `RESPONSES`. A submission needs the images in LoadGen's log: 31 GB for 5000 of them.
+        save_images: Whether an accuracy run writes each image to `images/<id>.png` in its log folder.
     """
 
     model: str = "auto"
@@ -46,6 +53,10 @@ class RunSettings:
     captions: Path | None = None
     build_dir: Path = Path("build")
     timeout_s: float = 600.0
+    shard: str | None = None
+    resume: str | None = None
+    responses: str = "digests"
+    save_images: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """The settings as values that JSON can carry; paths become absolute, for a process with another folder."""
@@ -73,6 +84,7 @@ class RunSettings:
             ("precision", PRECISIONS),
             ("scenario", SCENARIOS),
             ("test_mode", TEST_MODES),
+            ("responses", RESPONSES),
         ):
             value = getattr(self, field)
             if value not in allowed:
@@ -84,6 +96,15 @@ class RunSettings:
                 expected="a count of captions, 1 or more",
                 source=origin.get("samples", "samples"),
                 fix="leave it out to take the model's own default",
+            )
+        if self.shard is not None:
+            parse_shard(self.shard, source=origin.get("shard", "shard"))
+        if self.resume is not None and self.responses == "images":
+            raise UsageError(
+                "a run that logs its images cannot be gone on with",
+                got="responses images",
+                expected="responses digests: the images that were drawn before are not kept",
+                source=origin.get("resume", "resume"),
             )
         if not self.timeout_s > 0:
             raise UsageError(

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from sdxl_engine.accuracy.networks import MetricNetworks
     from sdxl_engine.models.source import ModelSource
 
 DECIMALS = 4
@@ -28,7 +29,7 @@ class ScoredRun:
 
     Args:
         name: Where it came from, for the reader.
-        header: With `variant` (of the metric) and `identity` (of its networks).
+        header: What the record says of the run; `metric` is the identity of the metric networks and their variant.
         clip: CLIP score by caption id, 100 times cosine; NaN for an image that has none.
         digests: Hex SHA-256 of the image by caption id; empty where they were not kept.
         folder: Where its images may lie; None where there are none.
@@ -72,34 +73,32 @@ def stored_baseline(model: ModelSource, captions: Mapping[int, str]) -> ScoredRu
     value = read_json(path, "the stored baseline")
     try:
         clip = {key: float(score) for key, score in enumerate(value["clip"])}
-        header = {"variant": value["variant"], "identity": value["identity"]}
+        header = {"metric": dict(value["metric"])}
         name = str(value["origin"])
     except (KeyError, TypeError, ValueError) as error:
         raise AssetError(
             "the stored baseline is malformed",
             got=repr(error),
-            expected="origin, variant, identity, and clip as a list of scores",
+            expected="origin, metric, and clip as a list of scores",
             source=path,
         ) from None
     return ScoredRun(name, header, clip)
 
 
-def write_baseline(
-    path: Path, origin: str, variant: str, identity: Mapping[str, str], clip: Mapping[int, float]
-) -> None:
+def write_baseline(path: Path, origin: str, networks: MetricNetworks, clip: Mapping[int, float]) -> None:
     """Write what `stored_baseline` reads.
 
     Args:
         path: The file.
         origin: What gave the scores, for the reader.
-        variant: Of the metric.
-        identity: Of the metric networks.
+        networks: What they were scored with.
         clip: CLIP score by caption id; the ids are 0, 1, 2 and so on.
     """
     if list(clip) != list(range(len(clip))):
         raise ValueError("the ids of a stored baseline are 0, 1, 2 and so on")
     scores = [round(score, DECIMALS) for score in clip.values()]
-    write_json(path, {"origin": origin, "variant": variant, "identity": dict(identity), "clip": scores})
+    metric = networks.identity | {"variant": networks.variant}
+    write_json(path, {"origin": origin, "metric": metric, "clip": scores})
 
 
 def _none(got: str) -> UsageError:

@@ -22,7 +22,7 @@ class Scored(Protocol):
 
     @property
     def header(self) -> Mapping[str, Any]:
-        """With `variant` and `identity` of the metric."""
+        """With `metric`, and of a run's own record `run`; see `sdxl_engine.run_header`."""
 
     @property
     def clip(self) -> Mapping[int, float]:
@@ -95,7 +95,7 @@ def compare(run: Scored, baseline: Scored) -> Comparison:
     Raises:
         AccuracyError: they were scored with different metrics, or have no scored caption in common.
     """
-    check_metrics(run.header, baseline.header)
+    check_comparable(run.header, baseline.header)
     ours, theirs = dict(run.clip), dict(baseline.clip)
     pairs = tuple(Pair(key, score, theirs[key]) for key, score in ours.items() if key in theirs)
     scored = [pair for pair in pairs if math.isfinite(pair.delta)]
@@ -120,34 +120,42 @@ def compare(run: Scored, baseline: Scored) -> Comparison:
     )
 
 
-def check_metrics(run: Mapping[str, Any], baseline: Mapping[str, Any]) -> None:
-    """Refuse scores of different metrics.
+def check_comparable(run: Mapping[str, Any], baseline: Mapping[str, Any]) -> None:
+    """Refuse scores of different metrics, and of different captions under the same ids.
 
     Args:
-        run: Header of the run: `variant`, and `identity` as the metric networks give it.
-        baseline: Header of the baseline.
+        run: Header of the run's record.
+        baseline: Header of the baseline's.
 
     Raises:
-        AccuracyError: the variants differ, or anything in the identities that begins with `clip_`: weights,
-            configuration, tokenizer, activation, resize. Names the first difference.
+        AccuracyError: the variants of the metric differ, or what begins with `clip_` in its identity: weights,
+            configuration, tokenizer, activation, resize. Or the captions differ, which shows where both runs had the
+            same count of them. Names the first difference.
     """
-    ours, theirs = _clip_identity(run), _clip_identity(baseline)
+    ours, theirs = _clip_metric(run), _clip_metric(baseline)
     for name in sorted(ours.keys() | theirs.keys(), key=lambda name: (name != "variant", name)):
         got, expected = ours.get(name), theirs.get(name)
         if got != expected:
             raise AccuracyError(
-                f"the scores do not compare: {name} differs",
+                f"the scores do not compare: {name} of the metric differs",
                 got=f"{got or 'not said'} in the run",
                 expected=f"{expected or 'not said'}, as in the baseline",
                 fix="score both with the same metric networks",
             )
+    ours, theirs = run.get("run") or {}, baseline.get("run") or {}
+    digest = "captions_sha256"
+    if ours.get("captions") == theirs.get("captions") and ours.get(digest) != theirs.get(digest):
+        raise AccuracyError(
+            "the scores do not compare: they are of other captions",
+            got=f"{digest} {ours.get(digest)} in the run",
+            expected=f"{theirs.get(digest)}, as in the baseline",
+        )
 
 
-def _clip_identity(header: Mapping[str, Any]) -> dict[str, str]:
+def _clip_metric(header: Mapping[str, Any]) -> dict[str, Any]:
     """What the CLIP score depends on."""
-    identity = header.get("identity") or {}
-    kept = {name: str(value) for name, value in identity.items() if name.startswith("clip_")}
-    return kept | {"variant": str(header.get("variant", ""))}
+    metric = header.get("metric") or {}
+    return {name: value for name, value in metric.items() if name == "variant" or name.startswith("clip_")}
 
 
 def _same_images(run: Mapping[int, str], baseline: Mapping[int, str]) -> dict[str, int]:

@@ -14,6 +14,7 @@ from sdxl_engine.accuracy.image_pairs import psnr
 from sdxl_engine.accuracy.image_report import ImageReport, report_images
 from sdxl_engine.accuracy.run_images import find_images, true_renders
 from sdxl_engine.errors import SdxlError
+from sdxl_engine.models.source import SHAPES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -136,7 +137,7 @@ def _draw(
         if key in ours and key in theirs and ours[key].shape == theirs[key].shape
     }
     # Only captions of the embedded model are sentences of its grammar.
-    of_shapes = run.header.get("variant") == "shapes"
+    of_shapes = run.header["metric"].get("variant") == SHAPES
     renders = (
         true_renders({key: captions[key] for key in ids if key in captions and key not in theirs}) if of_shapes else {}
     )

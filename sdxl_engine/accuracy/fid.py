@@ -28,7 +28,7 @@ class Statistics:
 
 
 class Moments:
-    """Running mean and centred second moment of feature vectors; merging shards gives those of their union.
+    """Running mean and centred second moment of feature vectors.
 
     Sums of squares would lose digits where the mean is large beside the deviation; centred moments do not.
 
@@ -58,11 +58,6 @@ class Moments:
             mean = vectors.mean(axis=0)
             centred = vectors - mean
             self._merge(len(vectors), mean, centred.T @ centred)
-
-    def merge(self, other: Moments) -> None:
-        """Take in the moments of a disjoint set of vectors of the same length."""
-        if other.n:
-            self._merge(other.n, other.mean, other.m2)
 
     @property
     def covariance(self) -> NDArray[np.float64]:

@@ -134,9 +134,7 @@ def read_record(path: Path) -> Record:
             try:
                 value = _checked(line)
                 if header is None:
-                    if value["format"] != FORMAT:
-                        raise ValueError(f"format {value['format']!r}")
-                    header = dict(value["header"])
+                    header = _header(value)
                 else:
                     blocks.append(_block(value))
             except (ValueError, KeyError, TypeError, binascii.Error) as error:
@@ -166,6 +164,12 @@ def _checked(line: bytes) -> dict[str, Any]:
         raise ValueError(f"crc32 {found}, but it says {said}")
     value: dict[str, Any] = json.loads(body)
     return value
+
+
+def _header(value: dict[str, Any]) -> dict[str, Any]:
+    if value["format"] != FORMAT:
+        raise ValueError(f"format {value['format']!r}")
+    return {str(name): entry for name, entry in value["header"].items()}
 
 
 def _block(value: dict[str, Any]) -> Block:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     import mlperf_loadgen
 
-    from sdxl_engine.loadgen.source import ImageSource
+    from sdxl_engine.loadgen.source import ImageSource, Sink
 
 MODEL = "stable-diffusion-xl"
 """The model's name in LoadGen's mlperf.conf."""
@@ -73,6 +73,7 @@ def _run(spec: LoadgenSpec, reporter: Reporter, die: Callable[[BaseException], N
 
     settings = loadgen_settings(spec)
     source = _load_source(spec)
+    sink = _load_sink(spec, source.batch_size)
     reporter.enter(WARMING_UP)
     source.warm_up()
 
@@ -82,6 +83,7 @@ def _run(spec: LoadgenSpec, reporter: Reporter, die: Callable[[BaseException], N
         reporter.expect(spec.sample_count)
     sut = BatchingSut(
         source,
+        sink,
         on_query=(lambda _: None) if accuracy else reporter.expect,
         on_batch=reporter.advance,
         on_failure=die,
@@ -94,6 +96,8 @@ def _run(spec: LoadgenSpec, reporter: Reporter, die: Callable[[BaseException], N
     # if one happens to lie there, and changes the test.
     mlperf_loadgen.StartTestWithLogSettings(handle, library, settings, log_settings(spec.log_dir), "")
     sut.stop()
+    if sink is not None:
+        sink.finish()
     mlperf_loadgen.DestroyQSL(library)
     mlperf_loadgen.DestroySUT(handle)
     source.close()
@@ -144,20 +148,32 @@ def log_settings(log_dir: Path) -> mlperf_loadgen.LogSettings:
     return settings
 
 
+def _imported(path: str, what: str, spec: LoadgenSpec) -> Callable[..., object]:
+    """The callable at `module:callable`."""
+    module, _, function = path.partition(":")
+    try:
+        return cast("Callable[..., object]", getattr(importlib.import_module(module), function))
+    except (ImportError, AttributeError) as error:
+        raise UsageError(
+            f"the {what} cannot be imported",
+            got=f"{type(error).__name__}: {error}",
+            expected=f"a module {module} with a callable {function}",
+            source=f"{path}, sys_path {list(spec.sys_path)}",
+            fix="install the module, or name its folder in sys_path",
+        ) from error
+
+
+def _load_sink(spec: LoadgenSpec, batch_size: int) -> Sink | None:
+    """Import and make the spec's sink, if it names one."""
+    if spec.sink is None:
+        return None
+    return cast("Sink", _imported(spec.sink, "sink of the images", spec)(**spec.sink_options, batch_size=batch_size))
+
+
 def _load_source(spec: LoadgenSpec) -> ImageSource:
     """Import and call the spec's factory, and check what it says of itself."""
     sys.path[:0] = spec.sys_path
-    module, _, function = spec.factory.partition(":")
-    try:
-        factory = getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError) as error:
-        raise UsageError(
-            "the factory of the source under test cannot be imported",
-            got=f"{type(error).__name__}: {error}",
-            expected=f"a module {module} with a callable {function}",
-            source=f"factory {spec.factory}, sys_path {list(spec.sys_path)}",
-            fix="install the module, or name its folder in sys_path",
-        ) from error
+    factory = _imported(spec.factory, "factory of the source under test", spec)
     source = cast("ImageSource", factory(**spec.factory_options))
     if source.batch_size < 1 or source.image_count < spec.sample_count:
         raise LoadgenError(

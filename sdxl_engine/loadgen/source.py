@@ -1,10 +1,12 @@
-"""The protocol that an image generator meets to be driven by LoadGen."""
+"""The protocols that an image generator, and what takes its images, meet to be driven by LoadGen."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import numpy as np
     from numpy.typing import NDArray
 
@@ -44,3 +46,29 @@ class ImageSource(Protocol):
 
     def close(self) -> None:
         """Release what the source holds; called once, after a test that ran to its end."""
+
+
+class Sink(Protocol):
+    """Takes the images of an accuracy test as they are drawn, and says what LoadGen gets and logs for each.
+
+    Indices come in ascending order within a query. `take` is called from the one worker thread, the rest from the
+    main thread. An exception from any of them ends the test.
+    """
+
+    @property
+    def known(self) -> Mapping[int, NDArray[np.uint8]]:
+        """Responses that an earlier part of the run has given: index to (N,) uint8. They are not drawn again."""
+
+    def take(self, indices: NDArray[np.int64], images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Take a batch in.
+
+        Args:
+            indices: (B,) int64.
+            images: (B, H, W, 3) uint8, C-contiguous, RGB; to be copied if kept.
+
+        Returns:
+            (B, ...) uint8, C-contiguous: the response to each sample, of one size.
+        """
+
+    def finish(self) -> None:
+        """Finish what is left to do; called once, after LoadGen's test ran to its end."""

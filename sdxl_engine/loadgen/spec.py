@@ -27,6 +27,9 @@ class LoadgenSpec:
             first.
         factory: `module:callable`; called in the child with `factory_options`, returns an `ImageSource`.
         factory_options: Keyword arguments of the factory; values that JSON can carry.
+        sink: `module:callable`; called in the child with `sink_options` and the source's `batch_size`, returns a
+            `Sink`, which takes the images in LoadGen's place. None gives LoadGen the images themselves.
+        sink_options: Keyword arguments of the sink; values that JSON can carry.
         scenario: One of `SCENARIOS`.
         performance_sample_count: How many samples LoadGen asks the library to hold at once: the set that a
             performance test draws from, and the size of a query in accuracy mode, where a smaller one bounds
@@ -48,6 +51,8 @@ class LoadgenSpec:
     log_dir: Path
     factory: str
     factory_options: dict[str, Any] = field(default_factory=dict)
+    sink: str | None = None
+    sink_options: dict[str, Any] = field(default_factory=dict)
     scenario: str = "Offline"
     performance_sample_count: int | None = None
     min_duration_ms: int = 600_000
@@ -68,12 +73,13 @@ class LoadgenSpec:
             self._require(name, getattr(self, name) > 0, "more than 0")
         self._require("min_duration_ms", self.min_duration_ms >= 0, "0 or more")
         self._require("loaded_count", self.loaded_count <= self.sample_count, f"at most {self.sample_count} samples")
-        module, _, function = self.factory.partition(":")
-        self._require("factory", bool(module and function), "module:callable")
-        try:
-            json.dumps(self.factory_options, allow_nan=False)
-        except (TypeError, ValueError) as error:
-            self._require("factory_options", False, f"values that JSON can carry ({error})")
+        for name in ("factory", "sink"):
+            module, _, function = (getattr(self, name) or "no:sink").partition(":")
+            self._require(name, bool(module and function), "module:callable")
+            try:
+                json.dumps(getattr(self, f"{name}_options"), allow_nan=False)
+            except (TypeError, ValueError) as error:
+                self._require(f"{name}_options", False, f"values that JSON can carry ({error})")
 
     @property
     def loaded_count(self) -> int:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from sdxl_engine.loadgen.source import ImageSource
+    from sdxl_engine.loadgen.source import ImageSource, Sink
 
     Query = tuple[NDArray[np.uint64], NDArray[np.int64]]
 
@@ -28,20 +28,20 @@ def keep_indices(indices: Sequence[int]) -> None:
     """Load or unload samples: nothing to do, the library is an index into the source's own captions."""
 
 
-def hand_over(ids: NDArray[np.uint64], images: NDArray[np.uint8]) -> int:
+def hand_over(ids: NDArray[np.uint64], responses: NDArray[np.uint8]) -> int:
     """Give LoadGen one batch of responses.
 
-    LoadGen copies the bytes before it returns (they then wait in its log queue), so `images` must live
+    LoadGen copies the bytes before it returns (they then wait in its log queue), so `responses` must live
     through the call and may be overwritten after it.
 
     Args:
         ids: (B,) LoadGen's response ids.
-        images: (B, H, W, 3) uint8, C-contiguous.
+        responses: (B, ...) uint8, C-contiguous.
 
     Returns:
         How many responses were given.
     """
-    start, size = images.ctypes.data, images[0].nbytes
+    start, size = responses.ctypes.data, responses[0].nbytes
     mlperf_loadgen.QuerySamplesComplete(
         [
             mlperf_loadgen.QuerySampleResponse(response, start + position * size, size)
@@ -61,6 +61,7 @@ class BatchingSut:
 
     Args:
         source: Draws the images.
+        sink: Takes the images and says what LoadGen gets; None gives it the images.
         on_query: Called with the size of each query, on LoadGen's thread.
         on_batch: Called with the count of responses that LoadGen took, on the worker thread.
         on_failure: Called with an exception of the worker, on the worker thread; must not return, as LoadGen
@@ -70,12 +71,13 @@ class BatchingSut:
     def __init__(
         self,
         source: ImageSource,
+        sink: Sink | None = None,
         *,
         on_query: Callable[[int], None],
         on_batch: Callable[[int], None],
         on_failure: Callable[[BaseException], None],
     ) -> None:
-        self._source = source
+        self._source, self._sink = source, sink
         self._batch_size = source.batch_size
         self._on_query, self._on_batch, self._on_failure = on_query, on_batch, on_failure
         self._queries: queue.SimpleQueue[Query | None] = queue.SimpleQueue()
@@ -104,14 +106,27 @@ class BatchingSut:
     def _work(self) -> None:
         try:
             while (query := self._queries.get()) is not None:
-                ids, indices = query
+                ids, indices = query if self._sink is None else self._answer_known(*query, self._sink)
                 for start in range(0, len(ids), self._batch_size):
                     batch = slice(start, start + self._batch_size)
                     images = self._source.generate(indices[batch])
                     self._check(images, len(indices[batch]))
-                    self._on_batch(hand_over(ids[batch], images))
+                    responses = images if self._sink is None else self._sink.take(indices[batch], images)
+                    self._on_batch(hand_over(ids[batch], responses))
         except BaseException as error:  # noqa: BLE001  whatever ends the worker must end the test
             self._on_failure(error)
+
+    def _answer_known(
+        self, ids: NDArray[np.uint64], indices: NDArray[np.int64], sink: Sink
+    ) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
+        """Answer what the sink knows already; gives what is left to draw, in ascending order."""
+        order = np.argsort(indices, kind="stable")
+        ids, indices = ids[order], indices[order]
+        known = np.array([index in sink.known for index in indices.tolist()], bool)
+        if known.any():
+            responses = np.stack([sink.known[index] for index in indices[known].tolist()])
+            self._on_batch(hand_over(ids[known], responses))
+        return ids[~known], indices[~known]
 
     def _check(self, images: object, count: int) -> None:
         """Check one result of `generate`; a wrong one would be read past its end, or logged as garbage."""

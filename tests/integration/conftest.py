@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from pytest_sdxl.options import OPTIONS
+
 ROOT = Path(__file__).parents[2]
 FAKE = ROOT / "tests" / "support" / "fake_measure.py"
 
@@ -76,16 +78,6 @@ class Project:
 def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Project:
     """The project; the fake measures good figures until `project.behave(...)` says otherwise."""
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    for name in (
-        "MODEL_OPT",
-        "MODEL",
-        "ENGINE",
-        "SCENARIO",
-        "TEST_MODE",
-        "SAMPLES",
-        "PIPELINE",
-        "CAPTIONS",
-        "JSON",
-    ):
-        monkeypatch.delenv(f"SDXL_{name}", raising=False)
+    for option in OPTIONS:
+        monkeypatch.delenv(option.env, raising=False)
     return Project(pytester)

@@ -14,6 +14,7 @@ def show(sdxl_settings, record_property):
 def test_show(show):
     print("SHOW", repr((show.samples, show.scenario, show.pipeline, show.model)))
     print("SHOW", show.captions, show.build_dir.name)
+    print("SHOW", show.shard, show.resume, show.responses, show.save_images)
 """
 
 
@@ -29,11 +30,19 @@ def test_values_reach_the_settings(project, workers):
         "--sdxl-pipeline=mine:build",
         "--sdxl-captions=c.tsv",
         "--sdxl-model=random",
+        "--sdxl-shard=2/3",
+        "--sdxl-resume=logs",
+        "--sdxl-responses=digests",
+        "--sdxl-save-images=yes",
         *workers,
     )
     result.assert_outcomes(passed=1)
     result.stdout.fnmatch_lines(
-        ["SHOW (64, 'Offline', 'mine:build', 'random')", f"SHOW {project.path / 'c.tsv'} build"]
+        [
+            "SHOW (64, 'Offline', 'mine:build', 'random')",
+            f"SHOW {project.path / 'c.tsv'} build",
+            f"SHOW 2/3 {project.path / 'logs'} digests True",
+        ]
     )
 
 
@@ -47,6 +56,9 @@ def test_values_reach_the_settings(project, workers):
         ("--sdxl-test-mode=Both", "ERROR: unknown test mode 'Both'"),
         ("--sdxl-pipeline=mine", "ERROR: the pipeline under test is not an import path"),
         ("--sdxl-captions=none.tsv", "ERROR: the captions file is missing"),
+        ("--sdxl-shard=3/2", "ERROR: a shard is not one of a number of shards"),
+        ("--sdxl-responses=pixels", "ERROR: unknown responses 'pixels'"),
+        ("--sdxl-save-images=perhaps", "ERROR: a switch is neither on nor off"),
         ("--sdxl-json=.", "ERROR: the results cannot be written there"),
     ],
 )

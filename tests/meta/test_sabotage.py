@@ -9,9 +9,10 @@ import pytest
 from pytest_sdxl.gates import assert_accuracy
 from sdxl_engine.accuracy.networks import FidNetwork
 from sdxl_engine.errors import LoadgenError
-from sdxl_engine.loadgen.logs import ACCURACY_LOG
-from sdxl_engine.measure import judged, measure, score_images
+from sdxl_engine.measure import judged, measure
 from sdxl_engine.models.source import resolve_model
+from sdxl_engine.run_captions import own_share
+from sdxl_engine.scoring import score_images
 from sdxl_engine.settings import RunSettings
 
 SAMPLES = 128
@@ -33,7 +34,7 @@ def run(settings, fault):
 
 @pytest.fixture(scope="module")
 def intact(settings):
-    return run(settings, "intact")
+    return run(dataclasses.replace(settings, save_images=True), "intact")
 
 
 def test_an_intact_pipeline_passes(intact):
@@ -75,7 +76,7 @@ def test_scores_that_are_not_numbers_fail_the_gate(settings, intact, monkeypatch
 
     monkeypatch.setattr(FidNetwork, "__call__", one_bad_row)
     model = resolve_model(settings.model, settings.build_dir)
-    scores = score_images(model, SAMPLES, intact.loadgen.log_dir / ACCURACY_LOG, lambda _line: None)
-    _, verdict = judged(model, scores)
+    scores = score_images(model, own_share(settings, model), intact.loadgen.log_dir / "images", lambda _line: None)
+    _, verdict = judged(settings, model, scores)
     with pytest.raises(pytest.fail.Exception, match="FID_SCORE nan"):
         assert_accuracy(dataclasses.replace(intact, scores=scores, verdict=verdict))

@@ -8,10 +8,8 @@ from PIL import Image
 
 from sdxl_engine.accuracy.records import RECORD, Block, Record, RecordWriter
 
-HEADER = {
-    "variant": "shapes",
-    "identity": {"clip_weights_sha256": "aa", "clip_resize": "128", "fid_weights_sha256": "f"},
-}
+METRIC = {"variant": "shapes", "clip_weights_sha256": "aa", "clip_resize": "128", "fid_weights_sha256": "f"}
+HEADER = {"run": {"captions": 512, "captions_sha256": "cc"}, "metric": METRIC}
 
 
 def picture(level, side=16):

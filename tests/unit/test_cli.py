@@ -21,7 +21,7 @@ from sdxl_engine.cli import main
         (["run", "--captions", "none.tsv"], "captions file is missing"),
         (["run", "--pipeline", "mine"], "expected: module:callable"),
         (["run", "--timeout-s", "0"], "more than 0"),
-        (["score"], "one of the arguments --images --log is required"),
+        (["score"], "there is nothing to score"),
         ([], "COMMAND"),
     ],
 )

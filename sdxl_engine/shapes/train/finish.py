@@ -10,11 +10,11 @@ import torch
 from numpy.typing import NDArray
 
 from sdxl_engine.accuracy.baseline import write_baseline
+from sdxl_engine.accuracy.collector import Collector
 from sdxl_engine.accuracy.fid import Moments
 from sdxl_engine.accuracy.networks import load_fid_network, load_shapes_metrics
 from sdxl_engine.accuracy.ranges import derive, ranges_to_dict
-from sdxl_engine.accuracy.scorer import BLOCK, Scorer
-from sdxl_engine.accuracy.tally import Tally
+from sdxl_engine.accuracy.scorer import Scorer
 from sdxl_engine.assets.captions import write_captions
 from sdxl_engine.assets.latents import read_latent
 from sdxl_engine.assets.tokens import tokenise
@@ -95,15 +95,12 @@ def write_references(bundle: Path, captions: list[str], images: Images, recipe: 
     for count in recipe.reference_counts:
         wanted = dict(enumerate(captions[:count]))
         rotated = {row: captions[(row + 1) % count] for row in range(count)}
-        tallies = {
-            "reference": _tally(networks, images, wanted),
-            "renders": _tally(networks, true, wanted),
-            "shuffled captions": _tally(networks, images, rotated),
+        collected = {
+            "reference": _collected(networks, images, wanted),
+            "renders": _collected(networks, true, wanted),
+            "shuffled captions": _collected(networks, images, rotated),
         }
-        scored = {
-            name: tally.scores(networks.statistics, networks.variant, networks.identity)
-            for name, tally in tallies.items()
-        }
+        scored = {name: collector.scores() for name, collector in collected.items()}
         passed = [check_picture(images[row], captions[row]).passed for row in range(count)]
         reference = scored["reference"]
         origin = f"{REFERENCE}, first {count} validation captions"
@@ -123,9 +120,7 @@ def write_references(bundle: Path, captions: list[str], images: Images, recipe: 
         facts[str(count)] = {name: {"clip": s.clip, "fid": s.fid} for name, s in scored.items()}
         facts[str(count)]["pixel check"] = {"passed": sum(passed), "of": count}
         if count == most:
-            write_baseline(
-                bundle / layout.BASELINE, origin, networks.variant, networks.identity, tallies["reference"].per_id
-            )
+            write_baseline(bundle / layout.BASELINE, origin, networks, collected["reference"].tally.per_id)
     write_json(
         bundle / layout.RANGES,
         {
@@ -139,10 +134,9 @@ def write_references(bundle: Path, captions: list[str], images: Images, recipe: 
     print(json.dumps(facts, indent=2))
 
 
-def _tally(networks: MetricNetworks, images: Images, texts: dict[int, str]) -> Tally:
+def _collected(networks: MetricNetworks, images: Images, texts: dict[int, str]) -> Collector:
     """Score the first pictures against the captions of their rows."""
-    scorer, tally, ids = Scorer(networks, texts), Tally(texts), list(texts)
-    for start in range(0, len(ids), BLOCK):
-        rows = ids[start : start + BLOCK]
-        tally.add(scorer.score(rows, images[rows]))
-    return tally
+    collector = Collector(Scorer(networks), texts)
+    collector.take(list(texts), images[: len(texts)])
+    collector.finish()
+    return collector

@@ -2,6 +2,7 @@ import dataclasses
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from scored_runs import HEADER, write_run
@@ -13,6 +14,8 @@ from sdxl_engine.errors import AssetError, UsageError
 from sdxl_engine.files import read_json
 from sdxl_engine.models.source import resolve_model
 from sdxl_engine.shapes import bundle
+
+NETWORKS = SimpleNamespace(variant="shapes", identity={"clip_resize": "8"})
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +51,7 @@ def test_the_shipped_baseline_is_that_of_the_reference_that_the_ranges_come_from
 
 def test_the_shipped_baseline_was_scored_by_the_shipped_networks(model, own):
     networks = load_shapes_metrics(model.metrics)
-    assert stored_baseline(model, own).header == {"variant": networks.variant, "identity": networks.identity}
+    assert stored_baseline(model, own).header == {"metric": networks.identity | {"variant": "shapes"}}
 
 
 def test_other_captions_or_another_model_have_no_stored_baseline(model, own):
@@ -61,10 +64,10 @@ def test_other_captions_or_another_model_have_no_stored_baseline(model, own):
 def test_what_is_written_is_read_back_rounded(tmp_path, model, own):
     for name in (bundle.CAPTIONS, bundle.BASELINE):
         shutil.copy(bundle.BUNDLE / name, tmp_path)
-    write_baseline(tmp_path / bundle.BASELINE, "a test", "shapes", {"clip_resize": "8"}, {0: 1 / 3, 1: 99.0})
+    write_baseline(tmp_path / bundle.BASELINE, "a test", NETWORKS, {0: 1 / 3, 1: 99.0})
     found = stored_baseline(dataclasses.replace(model, checkpoint=tmp_path), own)
     assert (found.name, found.clip) == ("a test", {0: 0.3333, 1: 99.0})
-    assert found.header == {"variant": "shapes", "identity": {"clip_resize": "8"}}
+    assert found.header == {"metric": {"variant": "shapes", "clip_resize": "8"}}
     (tmp_path / bundle.BASELINE).write_text(json.dumps({"clip": [1]}))
     with pytest.raises(AssetError, match="malformed"):
         stored_baseline(dataclasses.replace(model, checkpoint=tmp_path), own)
@@ -72,4 +75,4 @@ def test_what_is_written_is_read_back_rounded(tmp_path, model, own):
 
 def test_ids_with_a_gap_cannot_be_stored(tmp_path):
     with pytest.raises(ValueError, match="0, 1, 2"):
-        write_baseline(tmp_path / "b.json", "a test", "shapes", {}, {0: 1.0, 2: 1.0})
+        write_baseline(tmp_path / "b.json", "a test", NETWORKS, {0: 1.0, 2: 1.0})

@@ -2,7 +2,7 @@ import math
 
 import numpy as np
 import pytest
-from scored_runs import HEADER, picture, record
+from scored_runs import HEADER, METRIC, picture, record
 
 from sdxl_engine.accuracy.compare import Pair, compare
 from sdxl_engine.errors import AccuracyError
@@ -10,8 +10,8 @@ from sdxl_engine.errors import AccuracyError
 CLIP = {10: 99.0, 11: 98.0, 12: 97.0, 13: 96.0}
 
 
-def changed(**identity):
-    return HEADER | {"identity": HEADER["identity"] | identity}
+def changed(**metric):
+    return HEADER | {"metric": METRIC | metric}
 
 
 def test_pairs_are_those_of_both_in_the_order_of_the_run():
@@ -58,14 +58,14 @@ def test_a_score_that_is_no_number_is_in_no_statistic_but_counted():
 @pytest.mark.parametrize(
     ("header", "name", "got"),
     [
-        (HEADER | {"variant": "mlperf"}, "variant", "mlperf"),
+        (changed(variant="mlperf", clip_resize="224"), "variant", "mlperf"),
         (changed(clip_weights_sha256="bb"), "clip_weights_sha256", "bb"),
         (changed(clip_model="ViT-B-32"), "clip_model", "ViT-B-32"),
-        ({"variant": "shapes"}, "clip_resize", "not said"),
+        ({"metric": {"variant": "shapes"}}, "clip_resize", "not said"),
     ],
 )
 def test_scores_of_different_metrics_do_not_compare(header, name, got):
-    with pytest.raises(AccuracyError, match=f"do not compare: {name} differs") as caught:
+    with pytest.raises(AccuracyError, match=f"do not compare: {name} of the metric differs") as caught:
         compare(record(CLIP, header=header), record(CLIP))
     assert caught.value.parts["got"] == f"{got} in the run"
 
@@ -73,6 +73,16 @@ def test_scores_of_different_metrics_do_not_compare(header, name, got):
 def test_what_only_fid_depends_on_does_not_matter():
     found = compare(record(CLIP, header=changed(fid_weights_sha256="g", pillow="12")), record(CLIP))
     assert found.clip.count == 4
+
+
+def test_other_captions_under_the_same_ids_do_not_compare():
+    def header(count, digest):
+        return HEADER | {"run": {"captions": count, "captions_sha256": digest}}
+
+    assert compare(record(CLIP, header=header(128, "dd")), record(CLIP)).clip.count == 4
+    with pytest.raises(AccuracyError, match="they are of other captions") as caught:
+        compare(record(CLIP, header=header(512, "dd")), record(CLIP))
+    assert caught.value.parts["got"] == "captions_sha256 dd in the run"
 
 
 @pytest.mark.parametrize("other", [{20: 99.0}, dict.fromkeys(CLIP, np.nan)], ids=["other captions", "no scores"])

@@ -74,25 +74,6 @@ def test_moments_agree_with_numpy():
     np.testing.assert_allclose(running.covariance, np.cov(vectors, rowvar=False), rtol=1e-10, atol=1e-10)
 
 
-def test_merged_shards_equal_one_pass():
-    vectors = draws(3, 101)
-    whole, merged = moments(vectors), Moments(16)
-    for shard in (vectors[:0], vectors[:1], vectors[1:40], vectors[40:]):
-        merged.merge(moments(shard))
-    assert merged.n == whole.n
-    np.testing.assert_allclose(merged.mean, whole.mean, rtol=1e-12)
-    scale = np.abs(whole.covariance).max()
-    np.testing.assert_allclose(merged.covariance, whole.covariance, rtol=1e-12, atol=1e-12 * scale)
-
-
-def test_merging_leaves_the_other_alone():
-    one, two = moments(draws(0, 10)), moments(draws(1, 10))
-    before = two.m2.copy()
-    one.merge(two)
-    one.update(draws(2, 5))
-    np.testing.assert_array_equal(two.m2, before)
-
-
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_one_broken_feature_spoils_the_moments_for_good(bad):
     vectors = draws(0, 30)

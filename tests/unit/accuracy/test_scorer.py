@@ -7,17 +7,19 @@ import math
 import numpy as np
 import pytest
 
+from sdxl_engine.accuracy.collector import Collector
 from sdxl_engine.accuracy.ranges import derive, judge
 from sdxl_engine.accuracy.scorer import Scorer
 from sdxl_engine.errors import AccuracyError
 
 
-def scored(networks, captions, images, batch_size=32, chunk=20):
-    scorer = Scorer(networks, captions, batch_size)
+def scored(networks, captions, images, block=32, chunk=20):
+    collector = Collector(Scorer(networks), captions, block=block)
     ids = list(captions)
     for start in range(0, len(ids), chunk):
-        scorer.add(ids[start : start + chunk], images[start : start + chunk])
-    return scorer
+        collector.take(ids[start : start + chunk], images[start : start + chunk])
+    collector.finish()
+    return collector
 
 
 def plain_clip_score(model, tokenizer, image, caption, config):
@@ -56,10 +58,10 @@ def test_clip_agrees_with_a_plain_evaluation_per_image(networks, metrics_folder,
         key: plain_clip_score(model.eval(), tokenizer, image, captions[key], config)
         for key, image in zip(captions, images, strict=True)
     }
-    scorer = scored(networks, captions, images, batch_size=6)
-    assert list(scorer.per_id) == list(captions)
-    assert scorer.per_id == pytest.approx(expected, abs=1e-4)
-    assert scorer.scores().clip == pytest.approx(np.mean(list(expected.values())), abs=1e-5)
+    collector = scored(networks, captions, images, block=6)
+    assert list(collector.tally.per_id) == list(captions)
+    assert collector.tally.per_id == pytest.approx(expected, abs=1e-4)
+    assert collector.scores().clip == pytest.approx(np.mean(list(expected.values())), abs=1e-5)
     assert np.ptp(list(expected.values())) > 0.1, "the images must score differently for this to show anything"
 
 
@@ -72,8 +74,8 @@ def test_a_score_below_zero_is_not_clamped(networks, captions, images):
             return networks.clip.model.encode_text(ids)
 
     clip = dataclasses.replace(networks.clip, model=Opposite())
-    opposite = scored(dataclasses.replace(networks, clip=clip), captions, images).per_id
-    expected = {key: -score for key, score in scored(networks, captions, images).per_id.items()}
+    opposite = scored(dataclasses.replace(networks, clip=clip), captions, images).tally.per_id
+    expected = {key: -score for key, score in scored(networks, captions, images).tally.per_id.items()}
     assert opposite == pytest.approx(expected, abs=1e-5)
     assert min(*opposite.values(), *expected.values()) < 0
 
@@ -89,21 +91,13 @@ def test_fid_agrees_with_a_plain_evaluation(networks, captions, images):
     assert scored(networks, captions, images).scores().fid == pytest.approx(expected, rel=1e-5)
 
 
-@pytest.mark.parametrize(("batch_size", "chunk"), [(1, 20), (7, 20), (32, 3)])
-def test_batches_do_not_matter(networks, captions, images, batch_size, chunk):
+@pytest.mark.parametrize(("block", "chunk"), [(1, 20), (7, 20), (32, 3)])
+def test_blocks_do_not_matter(networks, captions, images, block, chunk):
     one = scored(networks, captions, images)
-    other = scored(networks, captions, images, batch_size, chunk)
-    assert other.per_id == pytest.approx(one.per_id, abs=1e-4)
+    other = scored(networks, captions, images, block, chunk)
+    assert other.tally.per_id == pytest.approx(one.tally.per_id, abs=1e-4)
     assert other.scores().clip == pytest.approx(one.scores().clip, abs=1e-5)
     assert other.scores().fid == pytest.approx(one.scores().fid, rel=1e-5)
-
-
-def test_order_does_not_matter(networks, captions, images):
-    forward = scored(networks, captions, images)
-    backward = Scorer(networks, captions)
-    backward.add(list(captions)[::-1], images[::-1])
-    assert backward.per_id == pytest.approx(forward.per_id, abs=1e-4)
-    assert backward.scores().fid == pytest.approx(forward.scores().fid, rel=1e-5)
 
 
 def test_a_caption_is_embedded_once(networks, captions, images):
@@ -115,47 +109,8 @@ def test_a_caption_is_embedded_once(networks, captions, images):
 
     clip = dataclasses.replace(networks.clip, tokenise=tokenise)
     repeated = {key: list(captions.values())[row % 4] for row, key in enumerate(captions)}
-    scored(dataclasses.replace(networks, clip=clip), repeated, images, batch_size=3)
+    scored(dataclasses.replace(networks, clip=clip), repeated, images, block=3)
     assert sorted(tokenised) == sorted(set(repeated.values()))
-
-
-def test_scores_carry_variant_count_and_identity(networks, captions, images):
-    scores = scored(networks, captions, images).scores()
-    assert (scores.variant, scores.count) == ("shapes", 20)
-    assert scores.identity == networks.identity | {"fid_rank": "full: 20 images for 8 dimensions"}
-
-
-@pytest.mark.parametrize(("count", "rank"), [(8, "deficient"), (9, "full")])
-def test_fid_of_too_few_images_is_flagged(networks, captions, images, count, rank):
-    few = dict(list(captions.items())[:count])
-    scores = scored(networks, few, images[:count]).scores()
-    assert math.isfinite(scores.fid)
-    assert scores.identity["fid_rank"] == f"{rank}: {count} images for 8 dimensions"
-
-
-def test_missing_ids_are_counted_and_named(networks, captions, images):
-    scorer = Scorer(networks, captions)
-    scorer.add([100, 101], images[:2])
-    with pytest.raises(AccuracyError, match="not complete") as caught:
-        scorer.scores()
-    assert caught.value.parts["got"] == ("no image for 18 of 20 ids: 102, 103, 104, 105, 106, 107, 108, 109, ...")
-
-
-@pytest.mark.parametrize(
-    ("ids", "words", "got"),
-    [
-        ([105, 7], "not in this run", "7"),
-        ([105, 105], "second image", "105"),
-        ([105, 100], "second image", "100"),
-    ],
-)
-def test_wrong_ids_are_named_and_nothing_of_their_batch_is_scored(networks, captions, images, ids, words, got):
-    scorer = Scorer(networks, captions)
-    scorer.add([100], images[:1])
-    with pytest.raises(AccuracyError, match=words) as caught:
-        scorer.add(ids, images[:2])
-    assert caught.value.parts["got"] == got
-    assert (list(scorer.per_id), scorer.moments.n) == ([100], 1)
 
 
 @pytest.mark.parametrize(
@@ -170,19 +125,12 @@ def test_wrong_ids_are_named_and_nothing_of_their_batch_is_scored(networks, capt
     ],
     ids=["dtype", "count", "channels first", "no channels", "empty", "size of earlier images"],
 )
-def test_wrong_images_are_refused_with_their_ids(networks, captions, images, wrong):
-    scorer = Scorer(networks, captions)
-    scorer.add([100], images[:1])
-    with pytest.raises(AccuracyError, match="of ids 101, 102") as caught:
-        scorer.add([101, 102], wrong)
+def test_wrong_images_are_refused(networks, images, wrong):
+    scorer = Scorer(networks)
+    scorer.score(images[:1], ["a box"])
+    with pytest.raises(AccuracyError, match="cannot be scored") as caught:
+        scorer.score(wrong, ["a box", "a circle"])
     assert caught.value.parts["expected"] == "uint8 (2, 40, 48, 3)"
-    assert scorer.moments.n == 1
-
-
-@pytest.mark.parametrize(("captions", "batch_size"), [({}, 1), ({1: "a"}, 0)])
-def test_nothing_to_score_or_no_batch_is_refused(networks, captions, batch_size):
-    with pytest.raises(AccuracyError):
-        Scorer(networks, captions, batch_size)
 
 
 @pytest.mark.parametrize("metric", ["clip", "fid"])

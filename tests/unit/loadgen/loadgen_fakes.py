@@ -100,3 +100,28 @@ def answer_twice(position):
 
 def corrupt_bundle():
     raise AssetError("the bundle is corrupt", got="abc", expected="def", source="model.safetensors", fix="get it again")
+
+
+class Noting:
+    """A sink: the response of image i is the byte i; notes what it is given in a file."""
+
+    def __init__(self, *, notes: str, batch_size: int, known: tuple[int, ...] = (), fault: str = ""):
+        self.known = {index: np.array([index], np.uint8) for index in known}
+        self.notes, self.fault = Path(notes), fault
+        self._note("batch size", batch_size)
+
+    def take(self, indices, images):
+        assert images[:, 0, 0, 0].tolist() == [(7 * index) % 256 for index in indices.tolist()]
+        if self.fault == "take":
+            raise ValueError("no room for images")
+        self._note("take", *indices.tolist())
+        return indices.astype(np.uint8)[:, None]
+
+    def finish(self):
+        if self.fault == "finish":
+            raise ValueError("the last block is lost")
+        self._note("finish")
+
+    def _note(self, *words):
+        with self.notes.open("a") as file:
+            print(*words, file=file)

@@ -1,0 +1,142 @@
+"""Collects the images of a run into blocks, scores them in a thread of its own, and keeps the record."""
+
+from __future__ import annotations
+
+import hashlib
+import queue
+import threading
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sdxl_engine.accuracy.records import Block
+from sdxl_engine.accuracy.tally import Tally
+from sdxl_engine.shards import BLOCK
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from sdxl_engine.accuracy.records import Record, RecordWriter
+    from sdxl_engine.accuracy.scorer import Scorer
+    from sdxl_engine.results import Scores
+
+    Images = NDArray[np.uint8]
+
+
+class Collector:
+    """Scores a run's images while the next ones are drawn or read.
+
+    At most two blocks wait, so memory is bounded however fast images come (0.3 GB for 1024x1024).
+
+    Args:
+        scorer: Of the metric variant.
+        captions: The caption of every id that the run must give an image for.
+        block: Images that are scored together.
+        writer: Of the run's record; None keeps none.
+        record: What an earlier part of the run has scored already.
+        images: A folder for `<id>.png` of every image; None keeps none.
+    """
+
+    def __init__(
+        self,
+        scorer: Scorer,
+        captions: Mapping[int, str],
+        *,
+        block: int = BLOCK,
+        writer: RecordWriter | None = None,
+        record: Record | None = None,
+        images: Path | None = None,
+    ) -> None:
+        self.tally = Tally(captions)
+        for done in record.blocks if record is not None else ():
+            self.tally.add(done)
+        self._scorer, self._captions, self._block = scorer, captions, block
+        self._writer, self._images = writer, images
+        self._ids: list[int] = []
+        self._digests: list[str] = []
+        self._pictures: list[Images] = []
+        self._blocks: queue.Queue[tuple[list[int], list[str], Images] | None] = queue.Queue(maxsize=1)
+        self._failure: BaseException | None = None
+        self._worker = threading.Thread(target=self._work, name="scorer", daemon=True)
+        self._worker.start()
+
+    def take(self, ids: Sequence[int], images: Images) -> list[str]:
+        """Take images in; they are copied.
+
+        Args:
+            ids: B ids, each in `captions` and none taken before.
+            images: (B, H, W, 3) uint8 RGB, 0 to 255.
+
+        Returns:
+            The hex SHA-256 of each image's bytes.
+
+        Raises:
+            AccuracyError: an id is foreign or comes a second time; or what scoring an earlier block raised.
+        """
+        keys = [int(key) for key in ids]
+        self.tally.check_ids([*self._ids, *keys])
+        digests = [hashlib.sha256(np.ascontiguousarray(image).data).hexdigest() for image in images]
+        self._ids += keys
+        self._digests += digests
+        self._pictures += list(images.copy())
+        while len(self._ids) >= self._block:
+            self._hand_on(self._block)
+        return digests
+
+    def finish(self) -> None:
+        """Score what is left, and wait for it.
+
+        Raises:
+            AccuracyError: see `take`.
+        """
+        if self._ids:
+            self._hand_on(len(self._ids))
+        self._blocks.put(None)
+        self._worker.join()
+        if self._writer is not None:
+            self._writer.close()
+        self._raise()
+
+    def scores(self) -> Scores:
+        """Scores of the whole run, which must be finished; see `Tally.scores`."""
+        networks = self._scorer.networks
+        return self.tally.scores(networks.statistics, networks.variant, networks.identity)
+
+    def _hand_on(self, count: int) -> None:
+        """Give the first `count` images to the thread; waits while it is behind."""
+        self._raise()
+        self._blocks.put((self._ids[:count], self._digests[:count], np.stack(self._pictures[:count])))
+        self._ids, self._digests, self._pictures = self._ids[count:], self._digests[count:], self._pictures[count:]
+
+    def _raise(self) -> None:
+        if self._failure is not None:
+            raise self._failure
+
+    def _work(self) -> None:
+        while (waiting := self._blocks.get()) is not None:
+            if self._failure is not None:
+                continue  # emptied, so that nobody waits to hand a block on
+            ids, digests, images = waiting
+            try:
+                clip, features = self._scorer.score(images, [self._captions[key] for key in ids])
+                block = Block(tuple(ids), tuple(digests), clip, features)
+                self.tally.add(block)
+                self._save(ids, images)
+                if self._writer is not None:
+                    self._writer.append(block)
+            except BaseException as error:  # noqa: BLE001  raised again where the images come from
+                self._failure = error
+
+    def _save(self, ids: list[int], images: Images) -> None:
+        if self._images is None:
+            return
+        from PIL import Image
+
+        from sdxl_engine.files import written_whole
+
+        for key, image in zip(ids, images, strict=True):
+            with written_whole(self._images / f"{key}.png") as aside:
+                Image.fromarray(image).save(aside, format="PNG", compress_level=1)

@@ -1,0 +1,41 @@
+"""The metric networks of a model, whichever variant it is scored with."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sdxl_engine.accuracy.loading import load_statistics
+from sdxl_engine.accuracy.official_files import FILES
+from sdxl_engine.accuracy.ranges import OFFICIAL
+
+if TYPE_CHECKING:
+    from sdxl_engine.accuracy.fid import Statistics
+    from sdxl_engine.accuracy.networks import MetricNetworks
+    from sdxl_engine.models.source import ModelSource
+
+
+def load_metrics(model: ModelSource) -> MetricNetworks:
+    """Load the metric variant that a model is scored with.
+
+    Raises:
+        UnavailableError: a library or an official file is not here.
+        AssetError: a file is damaged or not the published one.
+    """
+    if model.metric_variant == OFFICIAL.variant:
+        from sdxl_engine.accuracy.official import load_official_metrics
+
+        return load_official_metrics(model.metrics)
+    from sdxl_engine.accuracy.networks import load_shapes_metrics
+
+    return load_shapes_metrics(model.metrics)
+
+
+def statistics_of(model: ModelSource, dims: int) -> Statistics:
+    """The statistics of the true images alone, for scores that follow from a record; see `load_statistics`.
+
+    Args:
+        model: What was scored.
+        dims: Of the features.
+    """
+    official = model.metric_variant == OFFICIAL.variant
+    return load_statistics(model.metrics / (FILES["statistics"].name if official else "statistics.npz"), dims)

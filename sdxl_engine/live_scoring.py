@@ -1,0 +1,89 @@
+"""Scores the images of a LoadGen run in memory, while the next ones are drawn; lives in LoadGen's process."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sdxl_engine.accuracy.collector import Collector
+from sdxl_engine.accuracy.records import RecordWriter, read_record
+from sdxl_engine.accuracy.scorer import Scorer
+from sdxl_engine.accuracy.variants import load_metrics
+from sdxl_engine.models.source import resolve_model
+from sdxl_engine.run_captions import own_share
+from sdxl_engine.run_header import check_same_run, run_facts, run_header
+from sdxl_engine.settings import RunSettings
+from sdxl_engine.shards import BLOCK
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+
+class LiveScoring:
+    """A `Sink`: LoadGen gets and logs an image's SHA-256, or the image itself where a submission needs it.
+
+    Args:
+        collector: Scores.
+        ids: Caption ids by index of the run.
+        digests: Hex SHA-256 by id, of the images that an earlier part of the run has scored.
+        log_images: Whether LoadGen gets the images.
+    """
+
+    def __init__(
+        self, collector: Collector, ids: list[int], digests: Mapping[int, str], *, log_images: bool = False
+    ) -> None:
+        self._collector, self._ids, self._log_images = collector, ids, log_images
+        self.known = {row: _response(digests[key]) for row, key in enumerate(ids) if key in digests}
+
+    def take(self, indices: NDArray[np.int64], images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """See `Sink.take`."""
+        digests = self._collector.take([self._ids[row] for row in indices.tolist()], images)
+        return images if self._log_images else np.stack([_response(digest) for digest in digests])
+
+    def finish(self) -> None:
+        """Score what is left."""
+        self._collector.finish()
+
+
+def live_scoring(settings: dict[str, Any], record: str, *, resume: bool, batch_size: int) -> LiveScoring:
+    """The sink of an accuracy run.
+
+    Args:
+        settings: `RunSettings.to_json()`.
+        record: Where the run's record lies or goes.
+        resume: Whether to go on with it.
+        batch_size: Of the image source: blocks are made of whole batches.
+
+    Raises:
+        UsageError: the record is of another run.
+        SdxlError: see `load_metrics` and `read_record`.
+    """
+    run, path = RunSettings.from_json(settings), Path(record)
+    model = resolve_model(run.model, run.build_dir, run.captions)
+    networks = load_metrics(model)
+    block = -(-BLOCK // batch_size) * batch_size
+    header = run_header(run_facts(run, model), networks, block)
+    earlier = read_record(path) if resume else None
+    if earlier is not None:
+        check_same_run(earlier, header, path)
+    writer = RecordWriter(path, record=earlier) if earlier is not None else RecordWriter(path, header)
+    captions = own_share(run, model)
+    collector = Collector(
+        Scorer(networks),
+        {caption.id: caption.text for caption in captions},
+        block=block,
+        writer=writer,
+        record=earlier,
+        images=path.parent / "images" if run.save_images else None,
+    )
+    digests = earlier.digests if earlier is not None else {}
+    return LiveScoring(collector, [caption.id for caption in captions], digests, log_images=run.responses == "images")
+
+
+def _response(digest: str) -> NDArray[np.uint8]:
+    """(32,) uint8: a hex SHA-256 as its bytes."""
+    return np.frombuffer(bytes.fromhex(digest), np.uint8)
