@@ -47,7 +47,7 @@ def test_one_in_ten_black(tmp_path):
         "  CLIP 90.880, baseline 99.195, 40 pairs; delta mean -8.315, median +0.000, from -98.000 to +0.000",
         "  4 lost, 0 gained, 36 equal: sign test p = 0.12; the worst 5 % of the prompts carry 56 % of the loss",
         "  36 of 40 images are bit-identical",
-        "  PSNR of the 4 images that differ from the baseline's: median 6.92 dB, worst 5.85 dB",
+        "  PSNR of the 4 images that differ from the baseline's: median 6.93 dB, worst 5.85 dB",
         "      id       run  baseline     delta  PSNR dB  caption",
         "       0     1.000    99.000   -98.000     8.13  caption 0",
         "      10    11.000    99.100   -88.100     7.30  caption 10",
