@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: bench test lint ratios clean
+.PHONY: bench test lint ratios accuracy-log clean
 
 bench: $(STAMP)
 	$(BIN)/python -m pytest benchmarks --model-opt=DeepCache
@@ -21,6 +21,10 @@ lint: $(STAMP)
 # Speed of the engines and of DeepCache against each other, on the embedded model.
 ratios: $(STAMP)
 	$(BIN)/python benchmarks/ratios.py
+
+# Speed and memory of reading an accuracy log; writes 2.2 GB to the temporary folder.
+accuracy-log: $(STAMP)
+	$(BIN)/python benchmarks/accuracy_log.py
 
 # pip, with the package in editable mode; done again when pyproject.toml changes.
 $(STAMP): pyproject.toml

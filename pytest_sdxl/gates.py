@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 
+from sdxl_engine.accuracy.ranges import OFFICIAL, obstacle
 from sdxl_engine.errors import AccuracyError, LoadgenError, SdxlError
 
 if TYPE_CHECKING:
-    from sdxl_engine.results import AccuracyRanges, Measurement, Range, Scores
+    from sdxl_engine.results import AccuracyRanges, Measurement, Range, Scores, Verdict
 
 UNGATED_MODEL = "random"
 
@@ -75,22 +76,26 @@ def _outside(name: str, value: float, limits: Range) -> str | None:
     return f"{span}: {by:.4g} too {'low' if value < limits.lower else 'high'}"
 
 
-def _check_scores(measurement: Measurement, scores: Scores, ranges: AccuracyRanges) -> None:
+def _gate(verdict: Verdict) -> str:
+    """Which gate judged, and why that one, to end a sentence with."""
+    return f"; gate: {verdict.gate}" if verdict.gate else ""
+
+
+def _check_scores(measurement: Measurement, scores: Scores, ranges: AccuracyRanges, verdict: Verdict) -> None:
     problems = [
         _outside("CLIP_SCORE", scores.clip, ranges.clip),
         _outside("FID_SCORE", scores.fid, ranges.fid),
+        obstacle(scores, ranges),
+        "ranges that are called official and are not" if ranges.name == OFFICIAL.name and ranges != OFFICIAL else None,
     ]
-    if scores.count != ranges.count:
-        problems.append(f"{scores.count} images scored, but the ranges hold for {ranges.count}")
-    wrong = [problem for problem in problems if problem is not None]
-    passed = measurement.verdict is not None and measurement.verdict.passed
-    if not wrong and passed:
+    wrong = [problem for problem in problems if problem]
+    if not wrong and verdict.passed:
         return
     _fail(
         AccuracyError(
             f"accuracy is out of range: {_subject(measurement)}, metric {scores.variant}",
-            got="; ".join(wrong) or (measurement.verdict.line if measurement.verdict else "no verdict"),
-            expected=f"both scores within the ranges {ranges.name} ({ranges.origin})",
+            got="; ".join(wrong) or verdict.line,
+            expected=f"both scores within the ranges {ranges.name} ({ranges.origin}){_gate(verdict)}",
             source=measurement.loadgen.log_dir,
         )
     )
@@ -120,12 +125,13 @@ def assert_accuracy(measurement: Measurement) -> None:
             AccuracyError(
                 f"no gate can judge this run: {_subject(measurement)}, metric {scores.variant}",
                 got=f"CLIP_SCORE {scores.clip:.8g}, FID_SCORE {scores.fid:.8g}" + ("" if finite else " (not finite)"),
-                expected=verdict.reason or "ranges for this model and count of captions",
+                expected=(verdict.reason or "ranges for this model and count of captions") + _gate(verdict),
                 source=measurement.loadgen.log_dir,
-                fix="leave out --sdxl-samples and --sdxl-captions, so that the published ranges hold",
+                fix="leave out --sdxl-samples and --sdxl-captions, so that the model's own ranges hold, "
+                "or give ranges with --sdxl-clip-range and --sdxl-fid-range",
             )
         )
-    _check_scores(measurement, scores, ranges)
+    _check_scores(measurement, scores, ranges, verdict)
 
 
 def assert_performance(measurement: Measurement) -> None:

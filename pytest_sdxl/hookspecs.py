@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from pytest_sdxl.results import Result
+    from sdxl_engine.report import Result
 
 
 @pytest.hookspec

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import pytest
 
 from sdxl_engine.errors import UsageError
-from sdxl_engine.settings import MODEL_OPTS, RESPONSES, SCENARIOS, TEST_MODES, RunSettings
+from sdxl_engine.settings import GATES, MODEL_OPTS, RESPONSES, SCENARIOS, TEST_MODES, RunSettings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -86,6 +86,15 @@ OPTIONS = (
         "yes|no",
         "Write every image of an accuracy run to its log folder, default no",
     ),
+    Option(
+        "--sdxl-gate",
+        "gate",
+        "NAME",
+        f"What judges the scores ({_names(GATES)}), default auto: by model, variant and the ranges given",
+    ),
+    Option("--sdxl-clip-range", "clip_range", "LO,HI", "Gate custom: valid CLIP scores, an end may be left out"),
+    Option("--sdxl-fid-range", "fid_range", "LO,HI", "Gate custom: valid FIDs, an end may be left out"),
+    Option("--sdxl-ranges", "ranges", "FILE", "Gate custom: ranges from a file (JSON)"),
     Option("--sdxl-json", "json", "FILE", "Write every result to FILE"),
 )
 DEFAULT_MODEL_OPTS = ("DeepCache",)
@@ -225,6 +234,7 @@ def resolve(config: pytest.Config) -> Resolved:
         "samples": _samples,
         "timeout_s": _seconds,
         "captions": _path,
+        "ranges": _path,
         "model": _model,
         "resume": _resume,
         "save_images": _yes_or_no,

@@ -18,7 +18,7 @@ from pytest_sdxl.selection import GATES, MODE_OF
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pytest_sdxl.results import Result
+    from sdxl_engine.report import Result
 
 RECORDER = "sdxl_recorder"
 """The name under which the recorder is registered with pytest."""
@@ -91,7 +91,7 @@ class Recorder:
                 payloads.append(str(value))
         # The properties of a test grow from phase to phase, and each report carries all of them so far.
         for payload in payloads[len(test.results) :]:
-            from pytest_sdxl.results import Result
+            from sdxl_engine.report import Result
 
             result = Result.loads(payload)
             test.results.append(result)
@@ -126,9 +126,13 @@ class Recorder:
         target = self._config.stash[RESOLVED].json
         if target is not None and not self._config.getoption("collectonly"):
             from sdxl_engine.files import write_json
+            from sdxl_engine.report import document
 
+            results = [
+                result.to_json() | {"test": nodeid, "outcome": test.outcome} for nodeid, test, result in self.results()
+            ]
             try:
-                write_json(target, self._document(verdict))
+                write_json(target, document(verdict, results))
             except OSError as error:
                 # Raising from this hook would be an internal error, so the summary says it.
                 self.problem = f"sdxl: the results could not be written: {error} (from --sdxl-json={target})"
@@ -138,16 +142,3 @@ class Recorder:
             self.problem is not None or (verdict is not None and verdict.passed is False)
         ):
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
-
-    def _document(self, verdict: Verdict | None) -> dict[str, object]:
-        from pytest_sdxl.results import SCHEMA_VERSION
-        from sdxl_engine import __version__
-
-        return {
-            "schema_version": SCHEMA_VERSION,
-            "generator": f"pytest-sdxl {__version__}",
-            "gate": {"passed": verdict.passed, "summary": verdict.line} if verdict is not None else None,
-            "results": [
-                result.to_json() | {"test": nodeid, "outcome": test.outcome} for nodeid, test, result in self.results()
-            ],
-        }

@@ -12,8 +12,8 @@ from pytest_sdxl import properties
 from pytest_sdxl.gates import skip_ungated
 from pytest_sdxl.library import MODES, Mode, library
 from pytest_sdxl.report.progress import Progress
-from pytest_sdxl.results import Result
 from sdxl_engine.errors import SdxlError, UsageError, unknown_choice
+from sdxl_engine.report import Result
 from sdxl_engine.results import Measurement
 from sdxl_engine.settings import RunSettings
 

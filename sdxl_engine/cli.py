@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from sdxl_engine import __version__, commands
 from sdxl_engine.compare_command import add_compare, compare
 from sdxl_engine.errors import SdxlError
-from sdxl_engine.settings import MODEL_OPTS, TEST_MODES, RunSettings
+from sdxl_engine.settings import GATES, MODEL_OPTS, TEST_MODES, RunSettings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -45,6 +45,10 @@ def _options() -> argparse.ArgumentParser:
     shared.add_argument(
         "--timeout-s", type=float, default=_DEFAULTS.timeout_s, help="kill a run without progress (default: 600)"
     )
+    shared.add_argument("--gate", default=_DEFAULTS.gate, help=f"{', '.join(GATES)} (default: auto)")
+    shared.add_argument("--clip-range", metavar="LO,HI", help="the gate custom: valid CLIP scores")
+    shared.add_argument("--fid-range", metavar="LO,HI", help="the gate custom: valid FIDs")
+    shared.add_argument("--ranges", type=Path, metavar="FILE", help="the gate custom: ranges from a file (JSON)")
     shared.add_argument("--json", type=Path, metavar="FILE", help="write the result as JSON")
     return shared
 
@@ -70,6 +74,8 @@ def _parser() -> argparse.ArgumentParser:
     score = subcommands.add_parser("score", parents=[shared], help="CLIP and FID of pictures or of an accuracy log")
     images = score.add_mutually_exclusive_group()
     images.add_argument("--images", type=Path, metavar="DIR", help="a folder of <id>.png")
+    score.add_argument("--output", type=Path, metavar="DIR", help="keep the record of the scores there")
+    score.add_argument("--resume", metavar="DIR", help="go on with the record there, of a scoring that was killed")
     images.add_argument("--log", type=Path, metavar="FILE", help="an mlperf_log_accuracy.json")
 
     actions = score.add_subparsers(dest="action", metavar="merge")

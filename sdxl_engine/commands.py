@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import dataclasses
-import math
 import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sdxl_engine import measure
+from sdxl_engine import measure, run_summary
+from sdxl_engine.accuracy.gate import choose
 from sdxl_engine.engines.registry import ENGINES, resolve_engine
 from sdxl_engine.environment import environment
 from sdxl_engine.errors import AssetError, UsageError
 from sdxl_engine.files import folder_written_whole, write_json
 from sdxl_engine.models.source import resolve_model
+from sdxl_engine.report import Result, document, plain, score_record
 from sdxl_engine.run_captions import own_share
 from sdxl_engine.scoring import merge, score_images
 
@@ -33,19 +33,6 @@ class Outcome:
 
     passed: bool = True
     result: dict[str, Any] = field(default_factory=dict)
-
-
-def plain(value: Any) -> Any:
-    """Dataclasses, paths and NaN as what JSON can carry; NaN and infinity become their names."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return plain(dataclasses.asdict(value))
-    if isinstance(value, dict):
-        return {str(key): plain(entry) for key, entry in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(entry) for entry in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    return str(value) if isinstance(value, Path) else value
 
 
 def write_result(path: Path, result: dict[str, Any]) -> None:
@@ -67,30 +54,23 @@ class _Narrator:
 
 
 def run(settings: RunSettings, _arguments: argparse.Namespace) -> Outcome:
-    """One LoadGen test, or both; prints the benchmark's own result lines."""
+    """One LoadGen test, or both; prints the benchmark's own summary."""
     measure.check(settings)
     both = ("AccuracyOnly", "PerformanceOnly")
     modes = both if settings.test_mode == "SubmissionRun" else (settings.test_mode,)
     measured: list[Measurement] = []
-    passed, tell = True, _Narrator()
-    for mode in modes:
-        result = measure.measure(settings, mode, tell)  # type: ignore[arg-type]
-        measured.append(result)
-        variant = f", metrics {result.scores.variant}, {result.scores.count} captions" if result.scores else ""
-        print(f"stable-diffusion-xl {result.model_opt} on {result.engine}, model {result.model}{variant}:")
-        if result.verdict is not None:
-            print(result.verdict.line)
-            passed &= result.verdict.passed is True
-            if result.verdict.reason:
-                print(f"  {result.verdict.reason}")
-        else:
-            rate = result.loadgen.samples_per_second
-            validity = "VALID" if result.loadgen.valid else "INVALID"
-            print(f"performance: result_samples_per_second: {rate:.3f}, Result is {validity}")
-        for error in result.loadgen.errors:
-            print(f"  LoadGen: {error}")
-        passed &= result.loadgen.valid and not result.loadgen.errors
-    return Outcome(passed, {"measurements": measured})
+    tell = _Narrator()
+    try:
+        for mode in modes:
+            result = measure.measure(settings, mode, tell)  # type: ignore[arg-type]
+            measured.append(result)
+    finally:
+        # Where the second test breaks, the first one's result is not lost.
+        if measured:
+            print(run_summary.text(measured), end="")
+    passed, line = run_summary.gate(measured)
+    results = [Result.of(result, settings, Path.cwd()).to_json() for result in measured]
+    return Outcome(passed, document((passed, line), results))
 
 
 def generate(settings: RunSettings, arguments: argparse.Namespace) -> Outcome:
@@ -119,6 +99,8 @@ def generate(settings: RunSettings, arguments: argparse.Namespace) -> Outcome:
 def score(settings: RunSettings, arguments: argparse.Namespace) -> Outcome:
     """Score a folder of pictures or an accuracy log, or merge the records of shards; judge where ranges hold."""
     model = resolve_model(settings.model, settings.build_dir, settings.captions)
+    # Before the scoring and not after it: a gate that cannot be is refused at once.
+    choose(settings, model, len(own_share(settings, model)))
     if arguments.action == "merge":
         scores = merge(arguments.records, settings, model, arguments.output)
     elif (arguments.images is None) == (arguments.log is None):
@@ -126,12 +108,18 @@ def score(settings: RunSettings, arguments: argparse.Namespace) -> Outcome:
             "there is nothing to score", expected="one of --images DIR and --log FILE, or merge RECORD ..."
         )
     else:
-        scores = score_images(model, own_share(settings, model), arguments.log or arguments.images, _Narrator())
-    _, verdict = measure.judged(settings, model, scores)
-    print(verdict.line)
-    if verdict.reason:
-        print(f"  {verdict.reason}")
-    return Outcome(verdict.passed is not False, {"scores": scores, "verdict": verdict})
+        scores = score_images(
+            settings,
+            model,
+            arguments.log or arguments.images,
+            _Narrator(),
+            None if settings.resume else arguments.output,
+        )
+    ranges, verdict = measure.judged(settings, model, scores)
+    print("\n".join([verdict.line, *(f"  {line}" for line in run_summary.verdict_lines(verdict))]))
+    word = {True: "PASSED", False: "FAILED", None: "NOT JUDGED"}[verdict.passed]
+    gate = (verdict.passed, f"{word} ({verdict.reason or '1 accuracy'})")
+    return Outcome(verdict.passed is not False, document(gate, [score_record(model.name, scores, ranges, verdict)]))
 
 
 def generate_engines(settings: RunSettings, _arguments: argparse.Namespace) -> Outcome:

@@ -9,23 +9,25 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from sdxl_engine.errors import AccuracyError, AssetError
-from sdxl_engine.loadgen.logs import accuracy_entries
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Sequence
     from pathlib import Path
+
+    from sdxl_engine.loadgen.accuracy_log import AccuracyLog
 
 Batch = tuple[list[int], NDArray[np.uint8]]
 
 
-def from_log(log: Path, ids: Sequence[int], side: int, size: int) -> Iterator[Batch]:
+def from_log(log: AccuracyLog, ids: Sequence[int], side: int, size: int, done: Collection[int] = ()) -> Iterator[Batch]:
     """Read an accuracy log as a stream.
 
     Args:
-        log: `mlperf_log_accuracy.json`; its `qsl_idx` is the row in `ids`.
+        log: Its `qsl_idx` is the row in `ids`. Once the batches have come to their end, it knows its digest.
         ids: Caption ids in the order of the run.
         side: Pixels per side.
         size: Images per batch.
+        done: Ids to leave out.
 
     Yields:
         Caption ids and images (B, side, side, 3) uint8, RGB.
@@ -35,20 +37,21 @@ def from_log(log: Path, ids: Sequence[int], side: int, size: int) -> Iterator[Ba
     """
 
     def decoded() -> Iterator[tuple[int, NDArray[np.uint8]]]:
-        for index, data in accuracy_entries(log):
+        for index, data, _ in log.entries():
             if index >= len(ids) or len(data) != side * side * 3:
                 raise AccuracyError(
                     "a logged response is not an image of this run",
                     got=f"sample {index}, {len(data)} bytes",
                     expected=f"a sample below {len(ids)}, {side * side * 3} bytes ({side}x{side} RGB)",
-                    source=log,
+                    source=log.path,
                 )
-            yield ids[index], np.frombuffer(data, dtype=np.uint8).reshape(side, side, 3)
+            if ids[index] not in done:
+                yield ids[index], np.frombuffer(data, dtype=np.uint8).reshape(side, side, 3)
 
     return _batches(decoded(), size)
 
 
-def from_folder(folder: Path, ids: Sequence[int], side: int, size: int) -> Iterator[Batch]:
+def from_folder(folder: Path, ids: Sequence[int], side: int, size: int, done: Collection[int] = ()) -> Iterator[Batch]:
     """Read `<id>.png` of every id; see `from_log`.
 
     Raises:
@@ -56,7 +59,7 @@ def from_folder(folder: Path, ids: Sequence[int], side: int, size: int) -> Itera
     """
 
     def decoded() -> Iterator[tuple[int, NDArray[np.uint8]]]:
-        for identifier in ids:
+        for identifier in (key for key in ids if key not in done):
             path = folder / f"{identifier}.png"
             try:
                 with Image.open(path) as picture:

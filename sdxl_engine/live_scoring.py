@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sdxl_engine.accuracy.collector import Collector
-from sdxl_engine.accuracy.records import RecordWriter, read_record
 from sdxl_engine.accuracy.scorer import Scorer
 from sdxl_engine.accuracy.variants import load_metrics
 from sdxl_engine.models.source import resolve_model
 from sdxl_engine.run_captions import own_share
-from sdxl_engine.run_header import check_same_run, run_facts, run_header
+from sdxl_engine.run_header import run_facts, run_header
+from sdxl_engine.scoring import open_record
 from sdxl_engine.settings import RunSettings
 from sdxl_engine.shards import BLOCK
 
@@ -49,28 +49,24 @@ class LiveScoring:
         self._collector.finish()
 
 
-def live_scoring(settings: dict[str, Any], record: str, *, resume: bool, batch_size: int) -> LiveScoring:
+def live_scoring(settings: dict[str, Any], folder: str, *, batch_size: int) -> LiveScoring:
     """The sink of an accuracy run.
 
     Args:
-        settings: `RunSettings.to_json()`.
-        record: Where the run's record lies or goes.
-        resume: Whether to go on with it.
+        settings: `RunSettings.to_json()`; with `resume`, the record in `folder` is gone on with.
+        folder: Where the run's record lies or goes: its log folder.
         batch_size: Of the image source: blocks are made of whole batches.
 
     Raises:
         UsageError: the record is of another run.
         SdxlError: see `load_metrics` and `read_record`.
     """
-    run, path = RunSettings.from_json(settings), Path(record)
+    run, log_dir = RunSettings.from_json(settings), Path(folder)
     model = resolve_model(run.model, run.build_dir, run.captions)
     networks = load_metrics(model)
     block = -(-BLOCK // batch_size) * batch_size
     header = run_header(run_facts(run, model), networks, block)
-    earlier = read_record(path) if resume else None
-    if earlier is not None:
-        check_same_run(earlier, header, path)
-    writer = RecordWriter(path, record=earlier) if earlier is not None else RecordWriter(path, header)
+    earlier, writer = open_record(header, log_dir, log_dir if run.resume else None)
     captions = own_share(run, model)
     collector = Collector(
         Scorer(networks),
@@ -78,7 +74,7 @@ def live_scoring(settings: dict[str, Any], record: str, *, resume: bool, batch_s
         block=block,
         writer=writer,
         record=earlier,
-        images=path.parent / "images" if run.save_images else None,
+        images=log_dir / "images" if run.save_images else None,
     )
     digests = earlier.digests if earlier is not None else {}
     return LiveScoring(collector, [caption.id for caption in captions], digests, log_images=run.responses == "images")

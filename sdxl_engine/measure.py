@@ -5,20 +5,23 @@ The plugin and the command line both call this module and nothing below it. Impo
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from sdxl_engine.accuracy.gate import choose
 from sdxl_engine.accuracy.official_files import require_files
-from sdxl_engine.accuracy.ranges import OFFICIAL, judge
+from sdxl_engine.accuracy.official_report import write_reports
+from sdxl_engine.accuracy.ranges import OFFICIAL
 from sdxl_engine.accuracy.records import RECORD, read_record
 from sdxl_engine.engines.registry import resolve_engine
 from sdxl_engine.environment import environment
-from sdxl_engine.errors import AssetError, LoadgenError, UnavailableError, UsageError
+from sdxl_engine.errors import AccuracyError, AssetError, LoadgenError, UnavailableError, UsageError
+from sdxl_engine.loadgen.accuracy_log import ACCURACY_LOG
 from sdxl_engine.loadgen.heartbeat import RUNNING
-from sdxl_engine.loadgen.logs import ACCURACY_LOG
 from sdxl_engine.loadgen.runner import run_loadgen
 from sdxl_engine.loadgen.spec import LoadgenSpec
 from sdxl_engine.models.source import ModelSource, resolve_model
@@ -43,15 +46,17 @@ def check(settings: RunSettings) -> None:
     """Find out, without running anything, whether these settings can work here.
 
     Raises:
-        UsageError: a value is wrong; UnavailableError: something is not installed.
-        AssetError: the captions file is malformed.
+        UsageError: a value is wrong, or there is no such gate for it; UnavailableError: something is not installed.
+        AssetError: the captions file or the file of ranges is malformed.
     """
     settings.check()
     model = resolve_model(settings.model, settings.build_dir, settings.captions)
     if settings.pipeline is None:
         model.check_variant(settings.model_opt)
         resolve_engine(settings.engine)
-    own_share(settings, model)
+    own = own_share(settings, model)
+    if settings.test_mode != "PerformanceOnly":
+        choose(settings, model, len(own))
     missing = [name for name in _SCORER_NEEDS if importlib.util.find_spec(name) is None]
     if missing and settings.test_mode != "PerformanceOnly":
         raise UnavailableError(
@@ -106,10 +111,12 @@ def measure(settings: RunSettings, mode: Mode, progress: Callable[[str], None] |
             fix="pytest -m accuracy, or sdxl-engine run --test-mode AccuracyOnly",
         )
     model = resolve_model(settings.model, settings.build_dir, settings.captions)
+    # Before the run and not after it: the images take half an hour.
     if mode == "AccuracyOnly" and model.metric_variant == OFFICIAL.variant:
-        # Before the run and not after it: the images take half an hour.
         require_files(model.metrics)
     samples = _samples(settings, model, mode)
+    if mode == "AccuracyOnly":
+        choose(settings, model, samples)
     log_dir = _log_dir(settings, model, mode)
     try:
         result = run_loadgen(_spec(settings, model, mode, samples, log_dir), _narrator(tell))
@@ -119,9 +126,12 @@ def measure(settings: RunSettings, mode: Mode, progress: Callable[[str], None] |
     scores, ranges, verdict = None, None, None
     if mode == "AccuracyOnly":
         own, record = own_share(settings, model), read_record(log_dir / RECORD)
-        check_log(log_dir / ACCURACY_LOG, record, own)
+        log_sha256 = check_log(log_dir / ACCURACY_LOG, record, own)
         scores = scores_of(record, model, own)
         ranges, verdict = judged(settings, model, scores)
+        # Its format knows no score that is not a number; the verdict is the one to say that of it.
+        with contextlib.suppress(AccuracyError):
+            write_reports(log_dir, scores.clip, scores.fid, log_sha256)
     return Measurement(
         model=model.name,
         model_opt=settings.model_opt,
@@ -162,7 +172,6 @@ def _log_dir(settings: RunSettings, model: ModelSource, mode: Mode) -> Path:
 
 def _spec(settings: RunSettings, model: ModelSource, mode: Mode, samples: int, log_dir: Path) -> LoadgenSpec:
     scored = mode == "AccuracyOnly"
-    record = str((log_dir / RECORD).absolute())
     return LoadgenSpec(
         scenario=settings.scenario,
         mode=mode,
@@ -174,9 +183,7 @@ def _spec(settings: RunSettings, model: ModelSource, mode: Mode, samples: int, l
         factory="sdxl_engine.assemble:image_source",
         factory_options={"settings": settings.to_json()},
         sink="sdxl_engine.live_scoring:live_scoring" if scored else None,
-        sink_options={"settings": settings.to_json(), "record": record, "resume": settings.resume is not None}
-        if scored
-        else {},
+        sink_options={"settings": settings.to_json(), "folder": str(log_dir.absolute())} if scored else {},
         # A pipeline of the user's is looked for where the command was given.
         sys_path=(str(Path.cwd()),) if settings.pipeline else (),
     )
@@ -204,14 +211,6 @@ def _narrator(tell: Callable[[str], None]) -> Callable[[Progress], None]:
 
 
 def judged(settings: RunSettings, model: ModelSource, scores: Scores) -> tuple[AccuracyRanges | None, Verdict]:
-    """The ranges that hold for this model and count of captions, and the verdict."""
-    line = f"accuracy: CLIP_SCORE: {scores.clip:.3f} | FID_SCORE: {scores.fid:.3f}"
-    if settings.shard is not None:
-        reason = f"shard {settings.shard}: to be judged with the other shards, by sdxl-engine score merge"
-        return None, Verdict(None, line, reason)
-    ranges = next((entry for entry in model.ranges if entry.count == scores.count), None)
-    if ranges is None:
-        counts = ", ".join(str(entry.count) for entry in model.ranges) or "no count: the captions are not its own"
-        reason = f"{model.name} has ranges for {counts} captions, this run had {scores.count}"
-        return None, Verdict(None, line, reason)
-    return ranges, judge(scores, ranges)
+    """The ranges of the gate that holds for this run, and the verdict."""
+    gate = choose(settings, model, scores.count)
+    return gate.ranges, gate.judge(scores)

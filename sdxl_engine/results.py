@@ -41,6 +41,10 @@ class LoadgenResult:
     peak_memory_bytes: int | None = None
 
 
+INTERVAL_PERCENT = 95.0
+"""Of the runs, how many have an interval that holds the expected score."""
+
+
 @dataclass(frozen=True)
 class Scores:
     """Accuracy of one run.
@@ -51,6 +55,8 @@ class Scores:
         count: How many images.
         variant: Which metric networks: `mlperf` or `shapes`. Scores of different variants do not compare.
         identity: What the metric was computed with: sha256 of weights and statistics, activation, resize.
+        clip_interval: Ends of the interval of `clip`, see `accuracy/interval.py`; None where there is none.
+        fid_interval: Of `fid`; None for no more images than features.
     """
 
     clip: float
@@ -58,14 +64,21 @@ class Scores:
     count: int
     variant: str
     identity: dict[str, str] = field(default_factory=dict)
+    clip_interval: tuple[float, float] | None = None
+    fid_interval: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
 class Range:
-    """A closed interval that a score must lie in; NaN lies in none."""
+    """A closed interval that a score must lie in, an infinite end of which is open; NaN and infinity lie in none."""
 
     lower: float
     upper: float
+
+    @property
+    def limited(self) -> bool:
+        """Whether it has an end, and so judges more than that a score is a number."""
+        return math.isfinite(self.lower) or math.isfinite(self.upper)
 
     def __contains__(self, value: float) -> bool:
         return math.isfinite(value) and self.lower <= value <= self.upper
@@ -87,12 +100,19 @@ class AccuracyRanges:
 class Verdict:
     """Whether the scores of a run lie in the ranges, and the benchmark's own line that says so.
 
-    `passed` is None where no gate applies (another count of captions, another model); `reason` says why.
+    Args:
+        passed: None where no gate applies (another count of captions, another model).
+        line: The benchmark's own.
+        reason: Why it did not pass.
+        gate: Which gate judged, and why that one.
+        notes: Lines for the reader that decide nothing: intervals, labels, the verdicts of other gates.
     """
 
     passed: bool | None
     line: str
     reason: str = ""
+    gate: str = ""
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -23,13 +23,17 @@ LAST = "last"
 """`resume` with this value takes the newest record that fits."""
 
 
-def run_facts(settings: RunSettings, model: ModelSource) -> dict[str, Any]:
-    """What makes two runs the same run, except for the metric networks."""
+IMAGES = "images from elsewhere"
+"""In the place of an engine, where images were scored that this process did not draw."""
+
+
+def run_facts(settings: RunSettings, model: ModelSource, *, engine: str | None = None) -> dict[str, Any]:
+    """What makes two runs the same run, except for the metric networks; `engine` where it is not the settings'."""
     captions = whole_run(settings, model)
     return {
         "model": model.name,
         "model_opt": settings.model_opt,
-        "engine": settings.pipeline or resolve_engine(settings.engine).name,
+        "engine": engine or settings.pipeline or resolve_engine(settings.engine).name,
         "precision": settings.precision,
         "captions": len(captions),
         "captions_sha256": captions_sha256(captions),

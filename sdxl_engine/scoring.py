@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from sdxl_engine.accuracy.records import RECORD, RecordWriter, read_record
 from sdxl_engine.errors import AccuracyError, AssetError, LoadgenError, UsageError
-from sdxl_engine.loadgen.logs import accuracy_entries
-from sdxl_engine.run_captions import whole_run
-from sdxl_engine.run_header import differences
+from sdxl_engine.loadgen.accuracy_log import AccuracyLog
+from sdxl_engine.run_captions import own_share, whole_run
+from sdxl_engine.run_header import IMAGES, check_same_run, differences, run_facts, run_header
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
-    from pathlib import Path
 
     from sdxl_engine.accuracy.records import Record
     from sdxl_engine.accuracy.tally import Tally
@@ -23,18 +23,22 @@ if TYPE_CHECKING:
     from sdxl_engine.settings import RunSettings
 
 
-def score_images(model: ModelSource, captions: Sequence[Caption], images: Path, tell: Callable[[str], None]) -> Scores:
+def score_images(
+    settings: RunSettings, model: ModelSource, images: Path, tell: Callable[[str], None], output: Path | None = None
+) -> Scores:
     """Score the images of an accuracy log or of a folder, streamed.
 
     Args:
-        model: Whose metrics to use.
-        captions: Of the run; each needs its image.
+        settings: Which captions the images are of; with `resume`, the scoring goes on with the record there.
+        model: Of the settings.
         images: An `mlperf_log_accuracy.json` that holds images, or a folder of `<id>.png`.
         tell: Called with a line of text as the scoring goes on.
+        output: A folder for a new record; None with `resume`, or to keep none.
 
     Raises:
         UnavailableError: the official metrics were asked for and are not here.
-        AssetError: a metric network or an image is damaged or not the right one.
+        AssetError: a metric network, an image or the record is damaged or not the right one.
+        UsageError: the record is of another run.
         AccuracyError: see `Collector`.
     """
     from sdxl_engine.accuracy.collector import Collector
@@ -44,15 +48,52 @@ def score_images(model: ModelSource, captions: Sequence[Caption], images: Path, 
     from sdxl_engine.models.spec import read_spec
     from sdxl_engine.shards import BLOCK
 
-    wanted = {caption.id: caption.text for caption in captions}
-    collector = Collector(Scorer(load_metrics(model)), wanted)
-    side = read_spec(model.checkpoint).image_side
-    batches = from_folder if images.is_dir() else from_log
-    for some, pictures in batches(images, list(wanted), side, BLOCK):
+    networks, own = load_metrics(model), own_share(settings, model)
+    header = run_header(run_facts(settings, model, engine=IMAGES), networks, BLOCK)
+    earlier, writer = open_record(header, output, Path(settings.resume) if settings.resume else None)
+    wanted = {caption.id: caption.text for caption in own}
+    collector = Collector(Scorer(networks), wanted, writer=writer, record=earlier)
+    done = frozenset(earlier.digests) if earlier is not None else frozenset()
+    batch = (list(wanted), read_spec(model.checkpoint).image_side, BLOCK, done)
+    batches = from_folder(images, *batch) if images.is_dir() else from_log(AccuracyLog(images), *batch)
+    for some, pictures in batches:
         collector.take(some, pictures)
         tell(f"scoring: {len(collector.tally)}/{len(wanted)} images")
     collector.finish()
     return collector.scores()
+
+
+def open_record(
+    header: dict[str, Any], output: Path | None, resume: Path | None
+) -> tuple[Record | None, RecordWriter | None]:
+    """What an earlier part of the run has scored, and the writer that goes on from there.
+
+    Args:
+        header: Of this run.
+        output: A folder for a new record.
+        resume: A folder with the record to go on with.
+
+    Raises:
+        UsageError: the record to go on with is of another run.
+        AssetError: it is missing or damaged, or there is one already where a new one would go.
+    """
+    if resume is not None:
+        record = read_record(resume / RECORD)
+        check_same_run(record, header, resume / RECORD)
+        return record, RecordWriter(resume / RECORD, record=record)
+    return None, begin_record(header, output) if output is not None else None
+
+
+def begin_record(header: dict[str, Any], output: Path) -> RecordWriter:
+    """The writer of a new record in the folder `output`.
+
+    Raises:
+        AssetError: there is a record already.
+    """
+    if (output / RECORD).exists():
+        raise AssetError("there is a record already", source=output / RECORD, fix="name a new folder, or resume")
+    output.mkdir(parents=True, exist_ok=True)
+    return RecordWriter(output / RECORD, header)
 
 
 def scores_of(record: Record, model: ModelSource, captions: Iterable[Caption]) -> Scores:
@@ -69,19 +110,20 @@ def scores_of(record: Record, model: ModelSource, captions: Iterable[Caption]) -
     return _scores(tally, model, record)
 
 
-def check_log(log: Path, record: Record, captions: Sequence[Caption]) -> None:
+def check_log(log: Path, record: Record, captions: Sequence[Caption]) -> str:
     """Check that LoadGen logged, for each sample, the image that was scored or its digest.
+
+    Returns:
+        The hex SHA-256 of the log.
 
     Raises:
         AssetError: the log is corrupt or lacks a sample.
         LoadgenError: a response is not the scored image's.
     """
-    import hashlib
-
-    digests = record.digests
-    for row, response in accuracy_entries(log, len(captions)):
+    digests, responses = record.digests, AccuracyLog(log, len(captions))
+    for row, response, sha256 in responses.entries():
         wanted = digests.get(captions[row].id)
-        found = response.hex() if len(response) == 32 else hashlib.sha256(response).hexdigest()
+        found = response.hex() if len(response) == 32 else sha256
         if found != wanted:
             raise LoadgenError(
                 "LoadGen logged another image than the one that was scored",
@@ -89,6 +131,7 @@ def check_log(log: Path, record: Record, captions: Sequence[Caption]) -> None:
                 expected=wanted or "a scored image",
                 source=log,
             )
+    return responses.file_sha256
 
 
 def merge(paths: Sequence[Path], settings: RunSettings, model: ModelSource, output: Path | None = None) -> Scores:
@@ -141,11 +184,8 @@ def merge(paths: Sequence[Path], settings: RunSettings, model: ModelSource, outp
             ) from None
     scores = _scores(tally, model, records[0][1])
     if output is not None:
-        output.mkdir(parents=True, exist_ok=True)
-        if (output / RECORD).exists():
-            raise AssetError("there is a record already", source=output / RECORD, fix="name a new folder")
         header = first | {"run": _but_shard(first["run"]) | {"shard": None}}
-        with contextlib.closing(RecordWriter(output / RECORD, header)) as writer:
+        with contextlib.closing(begin_record(header, output)) as writer:
             for _, record in records:
                 for block in record.blocks:
                     writer.append(block)
@@ -162,4 +202,4 @@ def _scores(tally: Tally, model: ModelSource, record: Record) -> Scores:
 
     identity = dict(record.header["metric"])
     statistics = statistics_of(model, record.blocks[0].features.shape[1] if record.blocks else 0)
-    return tally.scores(statistics, identity.pop("variant"), identity)
+    return tally.scores(statistics, identity["variant"], identity)

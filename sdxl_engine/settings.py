@@ -16,6 +16,7 @@ TEST_MODES = ("AccuracyOnly", "PerformanceOnly", "SubmissionRun")
 """SubmissionRun is LoadGen's name for both of the others, one after the other."""
 
 PRECISIONS = ("fp32",)
+GATES = ("auto", "official", "published", "custom")
 RESPONSES = ("digests", "images")
 """What LoadGen gets and logs for each image of an accuracy run: its SHA-256, or the image."""
 
@@ -40,6 +41,10 @@ class RunSettings:
         resume: A folder with the record of a killed accuracy run to go on with, or `last`; None starts anew.
         responses: One of `RESPONSES`. A submission needs the images in LoadGen's log: 31 GB for 5000 of them.
         save_images: Whether an accuracy run writes each image to `images/<id>.png` in its log folder.
+        gate: One of `GATES`; `auto` chooses by model and variant, or takes the ranges that are given.
+        clip_range: `LO,HI` for the CLIP score, of which one may be left out.
+        fid_range: `LO,HI` for FID.
+        ranges: A file (JSON) of ranges in place of both.
     """
 
     model: str = "auto"
@@ -57,6 +62,15 @@ class RunSettings:
     resume: str | None = None
     responses: str = "digests"
     save_images: bool = False
+    gate: str = "auto"
+    clip_range: str | None = None
+    fid_range: str | None = None
+    ranges: Path | None = None
+
+    @property
+    def custom_gate(self) -> bool:
+        """Whether ranges of the user's judge the run."""
+        return self.gate == "custom" or (self.clip_range, self.fid_range, self.ranges) != (None, None, None)
 
     def to_json(self) -> dict[str, Any]:
         """The settings as values that JSON can carry; paths become absolute, for a process with another folder."""
@@ -66,7 +80,7 @@ class RunSettings:
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> RunSettings:
         """What `to_json` made."""
-        paths = {name: Path(values[name]) for name in ("captions", "build_dir") if values[name] is not None}
+        paths = {name: Path(values[name]) for name in ("captions", "build_dir", "ranges") if values[name] is not None}
         return cls(**values | paths)
 
     def check(self, source: dict[str, str] | None = None) -> None:
@@ -85,6 +99,7 @@ class RunSettings:
             ("scenario", SCENARIOS),
             ("test_mode", TEST_MODES),
             ("responses", RESPONSES),
+            ("gate", GATES),
         ):
             value = getattr(self, field)
             if value not in allowed:
@@ -126,4 +141,37 @@ class RunSettings:
                 got=self.captions,
                 expected="a TSV with the columns id, image_id, caption, height, width, file_name, coco_url",
                 source=origin.get("captions", "captions"),
+            )
+        if self.custom_gate:
+            self._check_ranges(origin)
+
+    def _check_ranges(self, origin: dict[str, str]) -> None:
+        from sdxl_engine.accuracy.custom import parse_range
+
+        given = [name for name in ("clip_range", "fid_range", "ranges") if getattr(self, name) is not None]
+        asked = ["gate", *given] if self.gate != "auto" else given
+        sources = ", ".join(origin.get(name, name) for name in asked)
+        if self.gate not in ("auto", "custom"):
+            raise UsageError(
+                "ranges of your own do not go with another gate",
+                got=f"gate {self.gate} and {', '.join(given)}",
+                expected="the gate custom, or none named",
+                source=sources,
+            )
+        if not given or (self.ranges is not None and len(given) > 1):
+            raise UsageError(
+                "the gate custom takes its ranges from one place",
+                got=", ".join(given) or "none",
+                expected="a CLIP range and an FID range, or one of the two, or a file of ranges",
+                source=sources,
+            )
+        for name in ("clip_range", "fid_range"):
+            if name in given:
+                parse_range(getattr(self, name), source=origin.get(name, name))
+        if self.ranges is not None and not self.ranges.is_file():
+            raise UsageError(
+                "the file of ranges is missing",
+                got=self.ranges,
+                expected="a JSON file",
+                source=origin.get("ranges", "ranges"),
             )

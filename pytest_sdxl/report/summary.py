@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     import pytest
 
     from pytest_sdxl.recorder import Recorder, Test
-    from pytest_sdxl.results import Result
+    from sdxl_engine.report import Result
 
 _COLUMNS = ("model-opt", "engine", "model", "samples/s", "valid", "CLIP", "FID", "peak GiB", "verdict")
 _NONE = "-"
@@ -96,8 +96,10 @@ def _official(result: Result) -> str:
     """The benchmark's own line for a result."""
     if result.mode == "AccuracyOnly":
         return str(result.verdict["line"]) if result.verdict is not None else "accuracy: not scored"
-    speed = _figure(result, "samples_per_second", "{:.6g}")
-    return f"performance: result_samples_per_second: {speed}, Result is {'VALID' if result.valid else 'INVALID'}"
+    from sdxl_engine.accuracy.official_report import performance_line
+
+    speed = result.metric("samples_per_second")
+    return performance_line(speed.value if speed is not None else None, valid=result.valid)
 
 
 def _details(result: Result, test: Test) -> list[str]:
@@ -106,7 +108,15 @@ def _details(result: Result, test: Test) -> list[str]:
         lines.append(f" not judged: {result.verdict['reason']}")
     if lines or test.outcome == "failed":
         lines.append(f" logs: {result.log_dir}")
-    return lines
+    return _judged_by(result) + lines
+
+
+def _judged_by(result: Result) -> list[str]:
+    """The gate and why that one, and what else its verdict has to say."""
+    if result.verdict is None:
+        return []
+    gate = [f" gate: {result.verdict['gate']}"] if result.verdict["gate"] else []
+    return gate + [f" {note}" for note in result.verdict["notes"]]
 
 
 def write_summary(reporter: pytest.TerminalReporter, recorder: Recorder, verbosity: int, width: int) -> None:

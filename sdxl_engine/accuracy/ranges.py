@@ -92,33 +92,54 @@ def ranges_from_dict(value: Any, source: object = "accuracy ranges") -> Accuracy
     return ranges
 
 
+def obstacle(scores: Scores, ranges: AccuracyRanges) -> str:
+    """Why these ranges say nothing of these scores; empty where they do."""
+    if scores.variant != ranges.variant:
+        return f"scores of variant {scores.variant!r}; the {ranges.name} ranges hold for {ranges.variant!r}"
+    if scores.count != ranges.count:
+        if ranges.name == OFFICIAL.name:
+            return f"{scores.count} of {ranges.count} captions: not an official score"
+        return f"{scores.count} captions; the {ranges.name} ranges hold for {ranges.count}"
+    rank, _, sizes = scores.identity.get("fid_rank", "").partition(": ")
+    if rank == "deficient" and ranges.fid.limited:
+        return f"FID of {sizes} judges nothing: it takes more images than dimensions"
+    return ""
+
+
 def judge(scores: Scores, ranges: AccuracyRanges) -> Verdict:
     """Whether both scores lie in their ranges, unrounded, both ends inclusive.
 
-    Ranges say nothing of another metric variant or count of captions, so there `passed` is None and the line
-    claims no pass. A score that is not finite fails whatever the ranges hold for.
+    Ranges say nothing of another metric variant or count of captions, nor of the FID of no more images than features;
+    there `passed` is None and the line claims no pass. A score that is not finite fails whatever the ranges hold for.
     """
-    reason = ""
-    if scores.variant != ranges.variant:
-        reason = f"scores of variant {scores.variant!r}; the {ranges.name} ranges hold for {ranges.variant!r}"
-    elif scores.count != ranges.count:
-        reason = f"{scores.count} captions; the {ranges.name} ranges hold for {ranges.count}"
-    metrics = (("CLIP_SCORE", scores.clip, ranges.clip), ("FID_SCORE", scores.fid, ranges.fid))
-    line = "accuracy: " + " | ".join(_part(*metric, applies=not reason) for metric in metrics)
+    return _verdict(scores, ranges, obstacle(scores, ranges))
+
+
+def unjudged(scores: Scores, reason: str) -> Verdict:
+    """The verdict where there are no ranges: None for `reason`, but False if a score is not finite."""
+    return _verdict(scores, None, reason)
+
+
+def _verdict(scores: Scores, ranges: AccuracyRanges | None, reason: str) -> Verdict:
+    metrics = (
+        ("CLIP_SCORE", scores.clip, ranges.clip if ranges else None),
+        ("FID_SCORE", scores.fid, ranges.fid if ranges else None),
+    )
+    line = "accuracy: " + " | ".join(_part(name, score, None if reason else valid) for name, score, valid in metrics)
     broken = [name for name, score, _ in metrics if not math.isfinite(score)]
     if broken:
         return Verdict(passed=False, line=line, reason=f"not finite: {', '.join(broken)}")
-    if reason:
+    if ranges is None or reason:
         return Verdict(passed=None, line=line, reason=reason)
-    outside = [name for name, score, valid in metrics if score not in valid]
+    outside = [name for name, score, valid in metrics if valid is None or score not in valid]
     if outside:
         return Verdict(passed=False, line=line, reason=f"outside {ranges.name} range: {', '.join(outside)}")
     return Verdict(passed=True, line=line)
 
 
-def _part(name: str, score: float, valid: Range, *, applies: bool) -> str:
+def _part(name: str, score: float, valid: Range | None) -> str:
     """One score's part of the benchmark's line; without its range where that does not apply."""
-    if not applies:
+    if valid is None or not valid.limited:
         return f"[{'NOT JUDGED' if math.isfinite(score) else 'FAILED'}] {name}: {score:.3f}"
     verdict = "PASSED" if score in valid else "FAILED"
     # The benchmark prints two spaces before the upper limit.

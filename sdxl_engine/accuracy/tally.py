@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sdxl_engine.accuracy.fid import Moments, frechet_distance
+from sdxl_engine.accuracy.interval import clip_interval, fid_interval
 from sdxl_engine.errors import AccuracyError
 from sdxl_engine.results import Scores
 
@@ -117,14 +118,17 @@ class Tally:
         moments = Moments(dims)
         for start in range(0, count, 512):
             moments.update(features[start : start + 512])
+        clip = np.array(list(self.per_id.values()))
         rank = f"{'full' if count > dims else 'deficient'}: {count} images for {dims} dimensions"
         return Scores(
             # fsum rounds once, so that no order can show.
-            clip=math.fsum(self._clip.values()) / count,
+            clip=math.fsum(clip) / count,
             fid=frechet_distance(moments.mean, moments.covariance, statistics.mu, statistics.sigma),
             count=count,
             variant=variant,
             identity=identity | {"fid_rank": rank},
+            clip_interval=clip_interval(clip),
+            fid_interval=fid_interval(features, statistics),
         )
 
 

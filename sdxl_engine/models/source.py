@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sdxl_engine.accuracy.ranges import OFFICIAL, ranges_from_dict
-from sdxl_engine.assets.captions import captions_sha256, read_captions
+from sdxl_engine.assets.captions import read_captions
 from sdxl_engine.errors import UsageError
 from sdxl_engine.files import read_json
 from sdxl_engine.shapes import bundle
@@ -23,9 +23,6 @@ DOWNLOADED = Path("models/SDXL/official_pytorch/fp16/stable_diffusion_fp16/check
 METRICS = Path("models/metrics")
 """Below the build folder: the weights of the official metrics and val2014.npz."""
 
-OFFICIAL_CAPTIONS = "a0af3b6480ff90ad4df4e0b537549e7db8013f3c8caca1b1f7a935df628232c7"
-"""`captions_sha256` of the benchmark's captions_source.tsv (the file's own SHA-256 begins 2eeb95637b30)."""
-
 
 @dataclass(frozen=True)
 class ModelSource:
@@ -38,7 +35,7 @@ class ModelSource:
         latent: The initial latent (.npy).
         metrics: Folder of the metric networks.
         metric_variant: Which networks they are: `shapes`, or the benchmark's own, `mlperf`.
-        ranges: The ranges that gate the scores, one per count of captions.
+        ranges: Ranges of the model's own, one per count of captions; a checkpoint has none, see `accuracy/gate.py`.
         accuracy_samples: Captions of an accuracy run unless asked otherwise.
         performance_samples: Captions of a performance run unless asked otherwise.
         min_duration_ms: LoadGen's shortest performance run.
@@ -113,18 +110,11 @@ def resolve_model(model: str, build_dir: Path, captions: Path | None = None, *, 
         latent=data / "latents.npy",
         metrics=build_dir / METRICS,
         metric_variant=OFFICIAL.variant,
-        ranges=_official_ranges(rows),
+        ranges=(),
         accuracy_samples=_at_most(OFFICIAL.count, captions),
         performance_samples=_at_most(OFFICIAL.count, captions),
         min_duration_ms=600_000,
     )
-
-
-def _official_ranges(captions: Path) -> tuple[AccuracyRanges, ...]:
-    """The official ranges, but not for other captions; a missing file is left to whoever reads it."""
-    if captions.is_file() and captions_sha256(read_captions(captions)) != OFFICIAL_CAPTIONS:
-        return ()
-    return (OFFICIAL,)
 
 
 def _at_most(count: int, captions: Path | None) -> int:

@@ -38,6 +38,20 @@ MLPerf Stable Diffusion XL benchmark:
   --sdxl-captions=FILE  Captions (TSV) in place of the model's own (env SDXL_CAPTIONS, ini sdxl_captions)
   --sdxl-timeout-s=SECONDS Kill a run after this long without an answered batch, default 600
                         (env SDXL_TIMEOUT_S, ini sdxl_timeout_s)
+  --sdxl-shard=i/n      Accuracy of only this machine's share of the captions
+                        (env SDXL_SHARD, ini sdxl_shard)
+  --sdxl-resume=last|DIR Go on with an accuracy run that was killed (env SDXL_RESUME, ini sdxl_resume)
+  --sdxl-responses=KIND What LoadGen logs for each image (digests, images), default digests
+                        (env SDXL_RESPONSES, ini sdxl_responses)
+  --sdxl-save-images=yes|no Write every image of an accuracy run to its log folder, default no
+                        (env SDXL_SAVE_IMAGES, ini sdxl_save_images)
+  --sdxl-gate=NAME      What judges the scores (auto, official, published, custom), default auto: by model,
+                        variant and the ranges given (env SDXL_GATE, ini sdxl_gate)
+  --sdxl-clip-range=LO,HI Gate custom: valid CLIP scores, an end may be left out
+                        (env SDXL_CLIP_RANGE, ini sdxl_clip_range)
+  --sdxl-fid-range=LO,HI Gate custom: valid FIDs, an end may be left out
+                        (env SDXL_FID_RANGE, ini sdxl_fid_range)
+  --sdxl-ranges=FILE    Gate custom: ranges from a file (JSON) (env SDXL_RANGES, ini sdxl_ranges)
   --sdxl-json=FILE      Write every result to FILE (env SDXL_JSON, ini sdxl_json)"""
 
 

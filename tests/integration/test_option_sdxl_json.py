@@ -31,7 +31,9 @@ def test_document(project, workers):
         "higher_is_better": True,
         "variant": "shapes",
         "valid_range": [90.0, 91.0],
+        "interval": [90.25, 90.75],
     }
+    assert accuracy["verdict"]["gate"] == "published (shapes with ranges of its own)"
     assert performance["mode"] == "PerformanceOnly"
     assert performance["verdict"] is None
 

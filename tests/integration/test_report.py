@@ -52,6 +52,8 @@ def test_summary(project, monkeypatch, workers):
             "",
             "DeepCache on onnxruntime (fp32), Offline, model shapes, metric shapes, 512 samples:",
             ACCURACY_LINE,
+            " gate: published (shapes with ranges of its own)",
+            " 95 % interval: CLIP 90.500 [[]90.250, 90.750], FID 1.500 [[]1.375, 1.625]",
             "DeepCache on onnxruntime (fp32), Offline, model shapes, 128 samples:",
             "performance: result_samples_per_second: 2.85, Result is VALID",
             "sdxl gate: PASSED (1 accuracy, 1 performance)",

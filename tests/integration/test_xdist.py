@@ -6,7 +6,7 @@ import xml.etree.ElementTree as ET
 
 import pytest
 
-from pytest_sdxl.results import Result
+from sdxl_engine.report import Result
 
 
 def test_results_of_all_workers_are_reported_by_the_controller(project):

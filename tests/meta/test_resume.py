@@ -140,7 +140,7 @@ def test_a_record_of_other_weights_is_refused(whole, tmp_path):
 def test_a_log_of_other_images_than_the_scored_ones_is_refused(whole, monkeypatch):
     """The record and LoadGen's log are two witnesses of one run; one that was tampered with does not pass."""
     from sdxl_engine import scoring
-    from sdxl_engine.loadgen.logs import ACCURACY_LOG
+    from sdxl_engine.loadgen.accuracy_log import ACCURACY_LOG
     from sdxl_engine.models.source import resolve_model
     from sdxl_engine.run_captions import own_share
 

@@ -11,7 +11,6 @@ from sdxl_engine.accuracy.networks import FidNetwork
 from sdxl_engine.errors import LoadgenError
 from sdxl_engine.measure import judged, measure
 from sdxl_engine.models.source import resolve_model
-from sdxl_engine.run_captions import own_share
 from sdxl_engine.scoring import score_images
 from sdxl_engine.settings import RunSettings
 
@@ -76,7 +75,7 @@ def test_scores_that_are_not_numbers_fail_the_gate(settings, intact, monkeypatch
 
     monkeypatch.setattr(FidNetwork, "__call__", one_bad_row)
     model = resolve_model(settings.model, settings.build_dir)
-    scores = score_images(model, own_share(settings, model), intact.loadgen.log_dir / "images", lambda _line: None)
+    scores = score_images(settings, model, intact.loadgen.log_dir / "images", lambda _line: None)
     _, verdict = judged(settings, model, scores)
     with pytest.raises(pytest.fail.Exception, match="FID_SCORE nan"):
         assert_accuracy(dataclasses.replace(intact, scores=scores, verdict=verdict))

@@ -7,10 +7,9 @@ import pytest
 
 from sdxl_engine.accuracy.records import RECORD, RecordWriter, read_record
 from sdxl_engine.cli import main
-from sdxl_engine.errors import AccuracyError, UsageError
+from sdxl_engine.errors import AccuracyError, AssetError, UsageError
 from sdxl_engine.measure import measure
 from sdxl_engine.models.source import resolve_model
-from sdxl_engine.run_captions import own_share
 from sdxl_engine.scoring import merge, score_images
 from sdxl_engine.settings import RunSettings
 
@@ -58,8 +57,22 @@ def test_a_shard_is_scored_but_not_judged(runs):
 def test_the_saved_images_score_the_same(runs):
     one = runs[None]
     images = one.loadgen.log_dir / "images"
-    scores = score_images(MODEL, own_share(settings(Path("build")), MODEL), images, lambda _line: None)
+    scores = score_images(settings(Path("build")), MODEL, images, lambda _line: None)
     assert (scores.clip.hex(), scores.fid.hex()) == (one.scores.clip.hex(), one.scores.fid.hex())
+
+
+def test_a_scoring_of_images_that_was_cut_off_goes_on(runs, tmp_path):
+    images, one = runs[None].loadgen.log_dir / "images", runs[None].scores
+    run = settings(Path("build"))
+    assert score_images(run, MODEL, images, lambda _line: None, tmp_path / "record") == one
+    path = tmp_path / "record" / RECORD
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) * 2 // 3])
+    run = settings(Path("build"), resume=str(path.parent))
+    assert score_images(run, MODEL, images, lambda _line: None) == one
+    assert path.read_bytes() == whole
+    with pytest.raises(AssetError, match="record already"):
+        score_images(settings(Path("build")), MODEL, images, lambda _line: None, tmp_path / "record")
 
 
 @pytest.mark.parametrize(

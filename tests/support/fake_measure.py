@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sdxl_engine.accuracy.custom import custom_ranges
+from sdxl_engine.accuracy.gate import Gate
 from sdxl_engine.errors import AssetError, EngineError, UnavailableError, unknown_choice
-from sdxl_engine.results import AccuracyRanges, LoadgenResult, Measurement, Range, Scores, Verdict
+from sdxl_engine.results import AccuracyRanges, LoadgenResult, Measurement, Range, Scores
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -16,26 +18,16 @@ if TYPE_CHECKING:
     from sdxl_engine.settings import RunSettings
 
 ENGINES = ("torch", "onnxruntime", "tensorrt")
-RANGES = AccuracyRanges("shapes-512", Range(90.0, 91.0), Range(1.0, 2.0), 512, "fp32 NoOpt, 512 captions")
-
-
-def judge(scores: Scores, ranges: AccuracyRanges) -> Verdict:
-    """The verdict and its line, in the benchmark's words."""
-    clip, fid = scores.clip in ranges.clip, scores.fid in ranges.fid
-    words = {True: "PASSED", False: "FAILED"}
-    line = (
-        f"accuracy: [{words[clip]}] CLIP_SCORE: {scores.clip:.3f} (Valid Range=[90.000,  91.000]) | "
-        f"[{words[fid]}] FID_SCORE: {scores.fid:.3f} (Valid Range=[1.000,  2.000])"
-    )
-    return Verdict(clip and fid, line)
+RANGES = AccuracyRanges("shapes-512", Range(90.0, 91.0), Range(1.0, 2.0), 512, "fp32 NoOpt, 512 captions", "shapes")
+GATE = Gate("published", "shapes with ranges of its own", RANGES)
 
 
 def accuracy_run(clip: float = 90.5, fid: float = 1.5, **changes: object) -> Measurement:
     """A measurement of an accuracy run; intact unless told otherwise."""
-    scores = Scores(clip, fid, 512, "shapes")
+    scores = Scores(clip, fid, 512, "shapes", clip_interval=(90.25, 90.75), fid_interval=(1.375, 1.625))
     loadgen = LoadgenResult("Offline", "AccuracyOnly", None, True, 512, 60.0, (), Path("build/logs/a"))
     return dataclasses.replace(
-        Measurement("shapes", "DeepCache", "onnxruntime", "fp32", loadgen, scores, RANGES, judge(scores, RANGES)),
+        Measurement("shapes", "DeepCache", "onnxruntime", "fp32", loadgen, scores, RANGES, GATE.judge(scores)),
         **changes,
     )
 
@@ -127,7 +119,13 @@ class FakeMeasure:
         if self.raises:
             raise ZeroDivisionError
         accuracy = mode == "AccuracyOnly"
-        run = accuracy_run(self.clip, self.fid, **self.measurement) if accuracy else performance_run()
+        run = accuracy_run(self.clip, self.fid) if accuracy else performance_run()
+        if accuracy and settings.custom_gate:
+            ranges = custom_ranges(settings, run.scores.variant, run.scores.count)
+            verdict = Gate("custom", ranges.origin, ranges).judge(run.scores)
+            run = dataclasses.replace(run, ranges=ranges, verdict=verdict)
+        if accuracy:
+            run = dataclasses.replace(run, **self.measurement)
         loadgen = dataclasses.replace(
             run.loadgen,
             log_dir=settings.build_dir / "logs" / settings.model_opt / mode,

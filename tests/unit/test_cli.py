@@ -1,3 +1,4 @@
+import json
 import shutil
 import subprocess
 import sys
@@ -21,6 +22,11 @@ from sdxl_engine.cli import main
         (["run", "--captions", "none.tsv"], "captions file is missing"),
         (["run", "--pipeline", "mine"], "expected: module:callable"),
         (["run", "--timeout-s", "0"], "more than 0"),
+        (["run", "--gate", "official"], "the official range does not hold for the model shapes"),
+        (["run", "--gate", "custom"], "takes its ranges from one place"),
+        (["run", "--clip-range=31,30"], "from:     --clip-range"),
+        (["run", "--ranges", "none.json"], "file of ranges is missing"),
+        (["score", "--images", ".", "--gate", "official"], "the official range does not hold"),
         (["score"], "there is nothing to score"),
         ([], "COMMAND"),
     ],
@@ -73,6 +79,11 @@ def test_generated_pictures_score_as_the_run_does(tmp_path, capsys, build_dir):
     line = capsys.readouterr().out
     assert "CLIP_SCORE: 99." in line
     assert "had 6" in line, "a count without ranges must not be judged"
+    assert main(["score", *common, "--images", str(out), "--clip-range=,95", "--json", str(tmp_path / "s.json")]) == 1
+    assert "  outside custom range: CLIP_SCORE\n" in capsys.readouterr().out
+    assert json.loads((tmp_path / "s.json").read_text())["verdict"]["gate"] == "custom (CLIP at most 95.0)"
+    assert main(["score", *common, "--images", str(out), "--clip-range=95,", "--fid-range=,1000"]) == 0
+    assert "  FID of 6 images for 64 dimensions judges nothing" in capsys.readouterr().out
     (out / "3.png").unlink()
     assert main(["score", *common, "--images", str(out)]) == 1
     assert "3.png" in capsys.readouterr().err

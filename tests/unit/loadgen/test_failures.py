@@ -14,7 +14,7 @@ import pytest
 
 from sdxl_engine.errors import AssetError, LoadgenError, SdxlError, UnavailableError, UsageError
 from sdxl_engine.loadgen import runner
-from sdxl_engine.loadgen.logs import ACCURACY_LOG, accuracy_entries
+from sdxl_engine.loadgen.accuracy_log import ACCURACY_LOG, AccuracyLog
 from sdxl_engine.loadgen.runner import run_loadgen
 
 
@@ -95,7 +95,7 @@ def test_response_given_twice_makes_the_run_wrong(make_spec):
     assert not result.valid
     assert any("Attempted to complete a sample twice" in error for error in result.errors)
     with pytest.raises(AssetError, match="answered twice"):
-        list(accuracy_entries(spec.log_dir / ACCURACY_LOG, 11))
+        list(AccuracyLog(spec.log_dir / ACCURACY_LOG, 11).entries())
 
 
 def test_warm_up_that_never_ends_is_killed(make_spec):

@@ -8,7 +8,8 @@ import sys
 
 import pytest
 
-from sdxl_engine.loadgen.logs import ACCURACY_LOG, DETAIL_LOG, accuracy_entries
+from sdxl_engine.loadgen.accuracy_log import ACCURACY_LOG, AccuracyLog
+from sdxl_engine.loadgen.logs import DETAIL_LOG
 from sdxl_engine.loadgen.profile import PROFILES
 from sdxl_engine.loadgen.runner import run_loadgen
 
@@ -18,7 +19,7 @@ def image(index):
 
 
 def logged(log_dir, count=11):
-    return dict(accuracy_entries(log_dir / ACCURACY_LOG, count))
+    return {entry.qsl_idx: entry.data for entry in AccuracyLog(log_dir / ACCURACY_LOG, count).entries()}
 
 
 def test_accuracy_run_logs_each_image_once_with_its_own_bytes(accuracy_run):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sdxl_engine.errors import LoadgenError, UsageError
-from sdxl_engine.loadgen.logs import ACCURACY_LOG, accuracy_entries
+from sdxl_engine.loadgen.accuracy_log import ACCURACY_LOG, AccuracyLog
 from sdxl_engine.loadgen.runner import run_loadgen
 
 
@@ -21,6 +21,10 @@ def sink_spec(make_spec, tmp_path):
     return make
 
 
+def logged(spec):
+    return {entry.qsl_idx: entry.data for entry in AccuracyLog(spec.log_dir / ACCURACY_LOG, 11).entries()}
+
+
 def test_the_sink_gets_each_image_in_order_and_loadgen_logs_its_response(sink_spec, tmp_path):
     spec = sink_spec()
     result = run_loadgen(spec)
@@ -32,7 +36,7 @@ def test_the_sink_gets_each_image_in_order_and_loadgen_logs_its_response(sink_sp
         "take 8 9 10",
         "finish",
     ]
-    assert dict(accuracy_entries(spec.log_dir / ACCURACY_LOG, 11)) == {row: bytes([row]) for row in range(11)}
+    assert logged(spec) == {row: bytes([row]) for row in range(11)}
 
 
 def test_what_the_sink_knows_is_answered_and_not_drawn(sink_spec, tmp_path):
@@ -41,7 +45,7 @@ def test_what_the_sink_knows_is_answered_and_not_drawn(sink_spec, tmp_path):
     assert result.samples == 11
     assert beats[-1].done == 11
     assert (tmp_path / "notes").read_text().splitlines()[1:] == ["take 4 5 6 7", "take 8 9", "finish"]
-    assert dict(accuracy_entries(spec.log_dir / ACCURACY_LOG, 11)) == {row: bytes([row]) for row in range(11)}
+    assert logged(spec) == {row: bytes([row]) for row in range(11)}
 
 
 @pytest.mark.parametrize(("fault", "words"), [("take", "no room for images"), ("finish", "the last block is lost")])

@@ -2,10 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from sdxl_engine.accuracy.ranges import OFFICIAL
-from sdxl_engine.assets.captions import captions_sha256, read_captions, write_captions
+from sdxl_engine.assets.captions import write_captions
 from sdxl_engine.errors import UsageError
-from sdxl_engine.models import source
 from sdxl_engine.models.source import DOWNLOADED, resolve_model
 
 
@@ -16,7 +14,7 @@ def test_auto_takes_the_downloaded_checkpoint_where_it_is(tmp_path):
     index.write_text("{}")
     found = resolve_model("auto", tmp_path)
     assert found.checkpoint == index.parent
-    assert [ranges.name for ranges in found.ranges] == ["official"]
+    assert (found.metric_variant, found.ranges) == ("mlperf", ())
 
 
 def test_the_ranges_of_shapes_hold_for_its_own_captions_only(tmp_path):
@@ -26,17 +24,6 @@ def test_the_ranges_of_shapes_hold_for_its_own_captions_only(tmp_path):
     other = resolve_model("shapes", tmp_path, tmp_path / "few.tsv")
     assert other.ranges == ()
     assert (other.accuracy_samples, other.performance_samples) == (2, 2)
-
-
-def test_the_official_ranges_hold_for_the_benchmarks_captions_only(tmp_path, monkeypatch):
-    (tmp_path / "model_index.json").touch()
-    path = tmp_path / "captions.tsv"
-    write_captions(path, ["a cat", 'a "dog"'], 1024)
-    assert resolve_model(str(tmp_path), tmp_path, path).ranges == ()
-    monkeypatch.setattr(source, "OFFICIAL_CAPTIONS", captions_sha256(read_captions(path)))
-    assert resolve_model(str(tmp_path), tmp_path, path).ranges == (OFFICIAL,)
-    write_captions(path, ['a "dog"', "a cat"], 1024)
-    assert resolve_model(str(tmp_path), tmp_path, path).ranges == ()
 
 
 @pytest.mark.parametrize(("model", "got"), [("shape", "no such folder"), (".", "no model_index.json")])

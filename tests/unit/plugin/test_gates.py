@@ -9,7 +9,8 @@ import pytest
 from fake_measure import RANGES, accuracy_run, performance_run
 
 from pytest_sdxl.gates import assert_accuracy, assert_performance
-from sdxl_engine.results import Scores, Verdict
+from sdxl_engine.accuracy.ranges import OFFICIAL
+from sdxl_engine.results import Range, Scores, Verdict
 
 
 def refusal(gate, measurement) -> str:
@@ -70,7 +71,37 @@ def test_a_verdict_that_failed_fails_even_where_the_scores_look_right():
 
 def test_ranges_of_another_count_of_captions_do_not_hold():
     text = refusal(assert_accuracy, accuracy_run(scores=Scores(90.5, 1.5, 511, "shapes")))
-    assert "511 images scored, but the ranges hold for 512" in text
+    assert "511 captions; the shapes-512 ranges hold for 512" in text
+
+
+def test_ranges_that_only_call_themselves_official_do_not_hold():
+    """Swapped, wider or of fewer captions: whatever the verdict says."""
+    told = Verdict(passed=True, line="accuracy: [PASSED]")
+    for other in ({"clip": OFFICIAL.fid, "fid": OFFICIAL.clip}, {"fid": Range(0, 90)}, {"count": 4999}):
+        ranges = dataclasses.replace(OFFICIAL, **other)
+        scores = Scores(ranges.clip.lower, ranges.fid.upper, ranges.count, "mlperf")
+        run = accuracy_run(scores=scores, ranges=ranges, verdict=told)
+        assert "called official and are not" in refusal(assert_accuracy, run)
+    assert_accuracy(accuracy_run(scores=Scores(31.7, 23.5, 5000, "mlperf"), ranges=OFFICIAL, verdict=told))
+
+
+def test_official_with_4999_captions_does_not_hold():
+    told = Verdict(passed=True, line="accuracy: [PASSED]")
+    run = accuracy_run(scores=Scores(31.7, 23.5, 4999, "mlperf"), ranges=OFFICIAL, verdict=told)
+    assert "4999 of 5000 captions: not an official score" in refusal(assert_accuracy, run)
+
+
+def test_fid_of_too_few_images_does_not_hold_whatever_the_verdict_says():
+    scores = Scores(90.5, 1.5, 512, "shapes", {"fid_rank": "deficient: 512 images for 2048 dimensions"})
+    run = accuracy_run(scores=scores, verdict=Verdict(passed=True, line="accuracy: [PASSED]"))
+    assert "FID of 512 images for 2048 dimensions judges nothing" in refusal(assert_accuracy, run)
+
+
+def test_the_gate_and_its_reason_are_in_every_refusal():
+    assert "; gate: published (shapes with ranges of its own)" in refusal(assert_accuracy, accuracy_run(80.0))
+    verdict = Verdict(passed=None, line="accuracy: -", reason="512 captions", gate="official (checkpoint, NoOpt)")
+    text = refusal(assert_accuracy, accuracy_run(ranges=None, verdict=verdict))
+    assert "expected: 512 captions; gate: official (checkpoint, NoOpt)" in text
 
 
 def test_missing_scores_fail():

@@ -102,9 +102,12 @@ def test_toml_has_whole_numbers(parse, pytester):
 def test_relative_paths_start_where_they_were_written(parse, pytester):
     here = pytester.path
     pytester.mkdir("checkpoint")
-    resolved = parse("--sdxl-captions=c.tsv", "--sdxl-model=checkpoint", "--sdxl-json=out/r.json")
+    resolved = parse(
+        "--sdxl-captions=c.tsv", "--sdxl-model=checkpoint", "--sdxl-ranges=r.json", "--sdxl-json=out/r.json"
+    )
     assert resolved.runs[0].captions == here / "c.tsv"
     assert resolved.runs[0].model == str(here / "checkpoint")
+    assert resolved.runs[0].ranges == here / "r.json"
     assert resolved.json == here / "out/r.json"
     assert parse("--sdxl-model=./none").runs[0].model == str(here / "none")
 
@@ -127,6 +130,19 @@ def test_a_model_word_is_never_a_folder(parse, pytester):
         (["--sdxl-samples=many"], ["not a whole number", "'many'", "--sdxl-samples"]),
         (["--sdxl-pipeline=mine"], ["not an import path", "module:callable", "--sdxl-pipeline"]),
         (["--sdxl-captions=no.tsv"], ["captions file is missing", "no.tsv", "--sdxl-captions"]),
+        (["--sdxl-gate=offical"], ["unknown gate 'offical'", "--sdxl-gate", "did you mean 'official'?"]),
+        (["--sdxl-gate=custom"], ["takes its ranges from one place", "got:      none", "from:     --sdxl-gate"]),
+        (["--sdxl-clip-range=32,31"], ["not two limits", "'32,31'", "from:     --sdxl-clip-range"]),
+        (["--sdxl-fid-range=24"], ["not two limits", "'24'", "from:     --sdxl-fid-range"]),
+        (["--sdxl-ranges=no.json"], ["file of ranges is missing", "no.json", "--sdxl-ranges"]),
+        (
+            ["--sdxl-gate=official", "--sdxl-fid-range=,24"],
+            ["do not go with another gate", "gate official and fid_range", "--sdxl-gate, --sdxl-fid-range"],
+        ),
+        (
+            ["--sdxl-ranges=no.json", "--sdxl-clip-range=31,"],
+            ["takes its ranges from one place", "clip_range, ranges", "--sdxl-clip-range, --sdxl-ranges"],
+        ),
         (["--sdxl-json=."], ["cannot be written", "the path of a file", "--sdxl-json"]),
         (["--model-opt=,"], ["no variant is named", "--model-opt"]),
     ],

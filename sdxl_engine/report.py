@@ -1,10 +1,13 @@
-"""One result as it travels and as it is written: a measurement flattened to what JSON can carry.
+"""What a run reports, as JSON carries it: results, and the document that holds them.
 
-A worker sends it to the reporting process as one JSON string (a user property of the test), `--sdxl-json`
-writes the same object, and the report is drawn from it.
+A pytest-xdist worker sends a result to the reporting process as one JSON string, the report is drawn from it, and
+`--sdxl-json` of the plugin and `--json` of the command write it in the same document:
 
-JSON has no NaN: a figure that is not finite is written as `"value": null, "not_finite": "nan"` (or `inf`,
-`-inf`), so that a reader who ignores the second key meets a null and not a number.
+- `schema_version`: raised when a key changes its meaning or goes.
+- `generator`: name and version of this package.
+- `gate`: `passed` (null where nothing was judged) and `summary`; null where there was no gate.
+- `results`: a list of `Result`; the plugin adds `test` and `outcome` to each, `sdxl-engine score` writes what
+  `score_record` gives.
 """
 
 from __future__ import annotations
@@ -16,10 +19,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from sdxl_engine import __version__
+from sdxl_engine.metric import Metric, loadgen_metrics, score_metrics
+
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
-    from sdxl_engine.results import Measurement, Range
+    from sdxl_engine.results import AccuracyRanges, Measurement, Scores, Verdict
     from sdxl_engine.settings import RunSettings
 
 SCHEMA_VERSION = 1
@@ -39,69 +46,6 @@ def plain(value: object) -> Any:
     return plain(item()) if callable(item) else str(value)
 
 
-@dataclass(frozen=True)
-class Metric:
-    """One figure of a result.
-
-    Args:
-        name: `samples_per_second`, `clip_score`, `fid_score`, `peak_memory` or `duration`.
-        value: May be NaN.
-        unit: Of the value, in words.
-        higher_is_better: The direction.
-        variant: For a score, which metric networks gave it; scores of different variants do not compare.
-        valid_range: For a gated score, the limits it has to lie in, both ends included.
-    """
-
-    name: str
-    value: float
-    unit: str
-    higher_is_better: bool
-    variant: str | None = None
-    valid_range: tuple[float, float] | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """As a JSON object."""
-        finite = math.isfinite(self.value)
-        record = dataclasses.asdict(self) | {"value": self.value if finite else None}
-        return record if finite else record | {"not_finite": repr(self.value)}
-
-    @classmethod
-    def from_json(cls, record: Mapping[str, Any]) -> Metric:
-        """The inverse of `to_json`."""
-        fields = dict(record)
-        not_finite = fields.pop("not_finite", None)
-        limits = fields["valid_range"]
-        return cls(
-            **fields
-            | {
-                "value": float(not_finite) if not_finite is not None else fields["value"],
-                "valid_range": tuple(limits) if limits is not None else None,
-            }
-        )
-
-
-def _limits(limits: Range | None) -> tuple[float, float] | None:
-    return (limits.lower, limits.upper) if limits is not None else None
-
-
-def _metrics(measurement: Measurement) -> tuple[Metric, ...]:
-    loadgen, scores, ranges = measurement.loadgen, measurement.scores, measurement.ranges
-    metrics = [Metric("duration", float(loadgen.duration_s), "s", higher_is_better=False)]
-    if loadgen.samples_per_second is not None:
-        speed = float(loadgen.samples_per_second)
-        metrics.append(Metric("samples_per_second", speed, "samples/s", higher_is_better=True))
-    if loadgen.peak_memory_bytes is not None:
-        peak = float(loadgen.peak_memory_bytes)
-        metrics.append(Metric("peak_memory", peak, "bytes", higher_is_better=False))
-    if scores is not None:
-        clip_range, fid_range = (ranges.clip, ranges.fid) if ranges is not None else (None, None)
-        metrics += [
-            Metric("clip_score", float(scores.clip), "100 x cosine", True, scores.variant, _limits(clip_range)),
-            Metric("fid_score", float(scores.fid), "Fréchet distance", False, scores.variant, _limits(fid_range)),
-        ]
-    return tuple(metrics)
-
-
 def _relative(path: Path, root: Path) -> str:
     absolute = root / path
     return absolute.relative_to(root).as_posix() if absolute.is_relative_to(root) else str(absolute)
@@ -116,7 +60,7 @@ class Result:
         verdict: `passed`, `line` and `reason`; None in performance mode.
         metric_identity: What the scores were computed with, digests of weights and statistics included; empty in
             performance mode.
-        log_dir: Relative to pytest's root folder where it lies below it.
+        log_dir: Relative to pytest's root folder, or the command's current one, where it lies below it.
     """
 
     mode: str
@@ -139,8 +83,11 @@ class Result:
 
     @classmethod
     def of(cls, measurement: Measurement, settings: RunSettings, root: Path) -> Result:
-        """The result that a measurement made with `settings` gives; `root` is pytest's root folder."""
-        loadgen = measurement.loadgen
+        """The result that a measurement made with `settings` gives; below `root`, paths are relative to it."""
+        loadgen, scores = measurement.loadgen, measurement.scores
+        metrics = loadgen_metrics(loadgen)
+        if scores is not None:
+            metrics += score_metrics(scores, measurement.ranges)
         return cls(
             mode=loadgen.mode,
             scenario=loadgen.scenario,
@@ -151,10 +98,10 @@ class Result:
             samples=loadgen.samples,
             valid=loadgen.valid,
             log_dir=_relative(loadgen.log_dir, root),
-            metrics=_metrics(measurement),
+            metrics=metrics,
             errors=loadgen.errors,
             verdict=plain(dataclasses.asdict(measurement.verdict)) if measurement.verdict else None,
-            metric_identity=plain(measurement.scores.identity) if measurement.scores else {},
+            metric_identity=plain(scores.identity) if scores else {},
             asked=plain(dataclasses.asdict(settings)),
             settings_requested=plain(loadgen.settings_requested),
             settings_effective=plain(loadgen.settings_effective),
@@ -179,3 +126,29 @@ class Result:
         fields = json.loads(text)
         metrics = tuple(Metric.from_json(record) for record in fields["metrics"])
         return cls(**fields | {"metrics": metrics, "errors": tuple(fields["errors"])})
+
+
+def score_record(model: str, scores: Scores, ranges: AccuracyRanges | None, verdict: Verdict) -> dict[str, Any]:
+    """Scores of images that no LoadGen run is known of, under the keys that `Result` has for them."""
+    return {
+        "model": model,
+        "samples": scores.count,
+        "metrics": [metric.to_json() for metric in score_metrics(scores, ranges)],
+        "metric_identity": plain(scores.identity),
+        "verdict": plain(dataclasses.asdict(verdict)),
+    }
+
+
+def document(gate: tuple[bool | None, str] | None, results: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """The document around results; see the module.
+
+    Args:
+        gate: Whether all gates passed (None where none of them judged anything) and a line that says so.
+        results: As JSON objects.
+    """
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "generator": f"pytest-sdxl {__version__}",
+        "gate": {"passed": gate[0], "summary": gate[1]} if gate is not None else None,
+        "results": list(results),
+    }

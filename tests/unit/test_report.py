@@ -10,9 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fake_measure import accuracy_run, performance_run
+from fake_measure import RANGES, accuracy_run, performance_run
 
-from pytest_sdxl.results import Result, plain
+from sdxl_engine.report import Result, plain
+from sdxl_engine.results import Range
 from sdxl_engine.settings import RunSettings
 
 ROOT = Path("/project")
@@ -56,7 +57,15 @@ def test_every_figure_has_unit_and_direction():
 
 def test_scores_carry_variant_and_range():
     metric = Result.of(accuracy_run(), SETTINGS, ROOT).metric("fid_score")
-    assert (metric.variant, metric.valid_range) == ("shapes", (1.0, 2.0))
+    assert (metric.variant, metric.valid_range, metric.interval) == ("shapes", (1.0, 2.0), (1.375, 1.625))
+
+
+def test_an_open_end_is_null():
+    ranges = dataclasses.replace(RANGES, clip=Range(90.0, math.inf), fid=Range(-math.inf, math.inf))
+    result = Result.of(accuracy_run(ranges=ranges), SETTINGS, ROOT)
+    assert Result.loads(result.dumps()) == result
+    assert result.metric("clip_score").valid_range == (90.0, None)
+    assert result.metric("fid_score").valid_range is None
 
 
 def test_scores_carry_what_they_were_computed_with():

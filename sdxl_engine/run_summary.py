@@ -1,0 +1,56 @@
+"""What `sdxl-engine run` says of the measurements of one configuration: the benchmark's summary, and the gate."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import PurePath
+from typing import TYPE_CHECKING
+
+from sdxl_engine.accuracy.official_report import performance_line, summary_lines
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sdxl_engine.results import Measurement, Verdict
+
+
+def text(measured: Sequence[Measurement]) -> str:
+    """The summary of one or more measurements of one configuration, to print as it is."""
+    first = measured[0]
+    # What NVIDIA's harness calls system and setting, then the scenario.
+    setting = f"{PurePath(first.model).name}-{first.engine}-{first.model_opt}-{first.precision}"
+    return summary_lines(
+        f"{setting}-{first.loadgen.scenario}", [line for result in measured for line in _lines(result)]
+    )
+
+
+def gate(measured: Sequence[Measurement]) -> tuple[bool, str]:
+    """Whether all passed, and how many: those that failed if there are any, in the words of the plugin."""
+    failed = [result for result in measured if not _passed(result)]
+    counts = Counter(result.loadgen.mode for result in failed or measured)
+    word = "FAILED" if failed else "PASSED"
+    return not failed, f"{word} ({counts['AccuracyOnly']} accuracy, {counts['PerformanceOnly']} performance)"
+
+
+def _lines(result: Measurement) -> list[str]:
+    """The benchmark's own line, and below it what it rests on and what is wrong."""
+    loadgen = result.loadgen
+    if result.verdict is None:
+        lines = [performance_line(loadgen.samples_per_second, valid=loadgen.valid)]
+    else:
+        lines = [result.verdict.line]
+        if result.scores is not None:
+            lines.append(f"  metrics {result.scores.variant}, {result.scores.count} captions")
+        lines += [f"  {line}" for line in verdict_lines(result.verdict)]
+    return lines + [f"  LoadGen: {error}" for error in loadgen.errors]
+
+
+def verdict_lines(verdict: Verdict) -> list[str]:
+    """What there is to say of a verdict beside the benchmark's own line: the gate, intervals, why it did not pass."""
+    gate = f"gate: {verdict.gate}" if verdict.gate else ""
+    return [line for line in (gate, *verdict.notes, verdict.reason) if line]
+
+
+def _passed(result: Measurement) -> bool:
+    judged = result.verdict is None or result.verdict.passed is True
+    return judged and result.loadgen.valid and not result.loadgen.errors
