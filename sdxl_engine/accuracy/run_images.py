@@ -10,7 +10,7 @@ import numpy as np
 
 from sdxl_engine.accuracy.image_pairs import picture_side
 from sdxl_engine.images import from_folder
-from sdxl_engine.loadgen.logs import ACCURACY_LOG, accuracy_entries
+from sdxl_engine.loadgen.accuracy_log import ACCURACY_LOG, AccuracyLog
 from sdxl_engine.shapes.grammar import parse
 
 if TYPE_CHECKING:
@@ -55,8 +55,7 @@ def find_images(folder: Path | None, digests: Mapping[int, str]) -> dict[int, ND
                 found[key] = image
     missing = {digest for key, digest in digests.items() if key not in found}
     log = folder / ACCURACY_LOG
-    for _, data in accuracy_entries(log) if missing and log.is_file() else ():
-        digest = hashlib.sha256(data).hexdigest()
+    for _, data, digest in AccuracyLog(log).entries() if missing and log.is_file() else ():
         if digest in missing:
             missing.remove(digest)
             side = math.isqrt(len(data) // 3)
