@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sdxl_engine import __version__, commands
+from sdxl_engine.compare_command import add_compare, compare
 from sdxl_engine.errors import SdxlError
 from sdxl_engine.settings import GATES, METRICS, MODEL_OPTS, TEST_MODES, RunSettings
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _DEFAULTS = RunSettings()
+_COMMANDS = commands.COMMANDS | {"compare": compare}
 
 
 def _options() -> argparse.ArgumentParser:
@@ -83,6 +85,7 @@ def _parser() -> argparse.ArgumentParser:
     merge.add_argument("records", type=Path, nargs="+", metavar="RECORD", help="a record, or the log folder it is in")
     merge.add_argument("--output", type=Path, metavar="DIR", help="write the record of the whole run there")
 
+    add_compare(subcommands, shared)
     subcommands.add_parser("generate-engines", parents=[shared], help="build the engine's files ahead of a run")
     subcommands.add_parser("doctor", parents=[shared], help="say what is installed and what would run")
     return parser
@@ -107,7 +110,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         # argparse ends with 2; pytest's and this project's status for wrong usage is 4.
         return 4 if stop.code else 0
     try:
-        outcome = commands.COMMANDS[arguments.command](_settings(arguments), arguments)
+        outcome = _COMMANDS[arguments.command](_settings(arguments), arguments)
         if arguments.json is not None:
             commands.write_result(arguments.json, outcome.result)
     except SdxlError as error:

@@ -14,6 +14,7 @@ CAPTIONS = "captions.tsv"
 LATENT = "latents.npy"
 METRICS = "metrics"
 RANGES = "ranges.json"
+BASELINE = "baseline_clip.json"
 
 
 def write_manifest(bundle: Path) -> None:

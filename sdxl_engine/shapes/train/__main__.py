@@ -19,7 +19,7 @@ from sdxl_engine.shapes.grammar import split
 from sdxl_engine.shapes.train.autoencoder import train_vae
 from sdxl_engine.shapes.train.data import Pool, make_pool
 from sdxl_engine.shapes.train.denoiser import train_denoiser
-from sdxl_engine.shapes.train.finish import write_fixed_files, write_ranges
+from sdxl_engine.shapes.train.finish import draw_reference, write_fixed_files, write_references
 from sdxl_engine.shapes.train.metrics import train_clip, train_features
 from sdxl_engine.shapes.train.recipe import Recipe, tiny
 from sdxl_engine.shapes.train.tokenizers import write_tokenizers
@@ -64,7 +64,8 @@ def main(argv: list[str] | None = None) -> int:
 
     def finish() -> bool:
         write_fixed_files(bundle, captions)
-        write_ranges(bundle, captions, recipe)
+        images = draw_reference(bundle, captions[: max(recipe.reference_counts)])
+        write_references(bundle, captions, images, recipe)
         write_manifest(bundle)
         return True
 

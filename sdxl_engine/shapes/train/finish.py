@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from sdxl_engine.accuracy.baseline import write_baseline
 from sdxl_engine.accuracy.collector import Collector
 from sdxl_engine.accuracy.fid import Moments
 from sdxl_engine.accuracy.networks import load_fid_network, load_shapes_metrics
@@ -32,11 +33,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from sdxl_engine.accuracy.networks import MetricNetworks
     from sdxl_engine.shapes.train.recipe import Recipe
 
 RENDER_SEED = 0
 LATENT_SEED = 0
 BATCH = 16
+REFERENCE = "fp32 NoOpt reference, engine torch"
 
 Images = NDArray[np.uint8]
 
@@ -64,39 +67,43 @@ def write_fixed_files(bundle: Path, captions: list[str]) -> None:
     np.savez(bundle / layout.METRICS / "statistics.npz", mu=moments.mean, sigma=moments.covariance)
 
 
-def write_ranges(bundle: Path, captions: list[str], recipe: Recipe) -> None:
-    """Score the fp32 NoOpt reference on the first captions and derive the ranges from it, as MLPerf did for its own."""
-    most = max(recipe.reference_counts)
+def draw_reference(bundle: Path, captions: list[str]) -> Images:
+    """The fp32 NoOpt reference's pictures of captions, by engine `torch`: (N, 128, 128, 3) uint8, RGB."""
     spec = read_spec(bundle)
     pipeline = Pipeline(
         TorchEngine(bundle, spec),
         read_schedule(bundle, STEPS),
         deep_steps("NoOpt", STEPS),
-        tokenise(bundle, captions[:most], spec.tokens),
+        tokenise(bundle, captions, spec.tokens),
         read_latent(bundle / layout.LATENT, spec),
         BATCH,
     )
+    count = len(captions)
+    drawn = [pipeline.generate(np.arange(start, min(start + BATCH, count))) for start in range(0, count, BATCH)]
+    return np.concatenate(drawn)
+
+
+def write_references(bundle: Path, captions: list[str], images: Images, recipe: Recipe) -> None:
+    """Score the reference's pictures of the first captions; write the gates' ranges and the baseline from the scores.
+
+    The ranges are derived as MLPerf derived its own; the baseline is what `sdxl_engine.accuracy.baseline` reads.
+    """
+    most = len(images)
     networks = load_shapes_metrics(bundle / layout.METRICS)
-    drawn = [pipeline.generate(np.arange(start, min(start + BATCH, most))) for start in range(0, most, BATCH)]
-    images = np.concatenate(drawn)
     true = np.concatenate([pictures for _, pictures in renders(captions[:most])])
     entries, facts = [], {}
     for count in recipe.reference_counts:
         wanted = dict(enumerate(captions[:count]))
         rotated = {row: captions[(row + 1) % count] for row in range(count)}
-        scored = {}
-        for name, pictures, texts in (
-            ("reference", images, wanted),
-            ("renders", true, wanted),
-            ("shuffled captions", images, rotated),
-        ):
-            collector = Collector(Scorer(networks), texts)
-            collector.take(range(count), pictures[:count])
-            collector.finish()
-            scored[name] = collector.scores()
+        collected = {
+            "reference": _collected(networks, images, wanted),
+            "renders": _collected(networks, true, wanted),
+            "shuffled captions": _collected(networks, images, rotated),
+        }
+        scored = {name: collector.scores() for name, collector in collected.items()}
         passed = [check_picture(images[row], captions[row]).passed for row in range(count)]
         reference = scored["reference"]
-        origin = f"fp32 NoOpt reference, engine torch, first {count} validation captions"
+        origin = f"{REFERENCE}, first {count} validation captions"
         entries.append(
             ranges_to_dict(
                 derive(
@@ -112,6 +119,8 @@ def write_ranges(bundle: Path, captions: list[str], recipe: Recipe) -> None:
         )
         facts[str(count)] = {name: {"clip": s.clip, "fid": s.fid} for name, s in scored.items()}
         facts[str(count)]["pixel check"] = {"passed": sum(passed), "of": count}
+        if count == most:
+            write_baseline(bundle / layout.BASELINE, origin, networks, collected["reference"].tally.per_id)
     write_json(
         bundle / layout.RANGES,
         {
@@ -123,3 +132,11 @@ def write_ranges(bundle: Path, captions: list[str], recipe: Recipe) -> None:
         },
     )
     print(json.dumps(facts, indent=2))
+
+
+def _collected(networks: MetricNetworks, images: Images, texts: dict[int, str]) -> Collector:
+    """Score the first pictures against the captions of their rows."""
+    collector = Collector(Scorer(networks), texts)
+    collector.take(list(texts), images[: len(texts)])
+    collector.finish()
+    return collector
