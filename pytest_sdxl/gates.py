@@ -36,8 +36,8 @@ def _subject(measurement: Measurement) -> str:
     )
 
 
-def _fail(error: SdxlError) -> NoReturn:
-    pytest.fail(str(error), pytrace=False)
+def _fail(error: SdxlError, diagnosis: str = "") -> NoReturn:
+    pytest.fail("\n\n".join(filter(None, [str(error), diagnosis])), pytrace=False)
 
 
 def _check_run(measurement: Measurement, mode: str) -> None:
@@ -97,7 +97,8 @@ def _check_scores(measurement: Measurement, scores: Scores, ranges: AccuracyRang
             got="; ".join(wrong) or verdict.line,
             expected=f"both scores within the ranges {ranges.name} ({ranges.origin}){_gate(verdict)}",
             source=measurement.loadgen.log_dir,
-        )
+        ),
+        measurement.diagnosis,
     )
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import pytest
 
 from sdxl_engine.errors import UsageError
-from sdxl_engine.settings import GATES, METRICS, MODEL_OPTS, RESPONSES, SCENARIOS, TEST_MODES, RunSettings
+from sdxl_engine.settings import GATES, METRICS, MODEL_OPTS, RESPONSES, SAVED_IMAGES, SCENARIOS, TEST_MODES, RunSettings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -85,9 +85,10 @@ OPTIONS = (
     Option(
         "--sdxl-save-images",
         "save_images",
-        "yes|no",
-        "Write every image of an accuracy run to its log folder, default no",
+        "WHICH",
+        f"Images of an accuracy run to keep in its log folder ({_names(SAVED_IMAGES)}), default {SAVED_IMAGES[0]}",
     ),
+    Option("--sdxl-baseline", "baseline", "DIR", "Accuracy run to compare with where a gate fails: its log folder"),
     Option(
         "--sdxl-gate",
         "gate",
@@ -201,15 +202,6 @@ def _seconds(given: Given) -> float:
         ) from None
 
 
-def _yes_or_no(given: Given) -> bool:
-    try:
-        return {"yes": True, "true": True, "1": True, "no": False, "false": False, "0": False}[given.raw.casefold()]
-    except KeyError:
-        raise UsageError(
-            "a switch is neither on nor off", got=repr(given.raw), expected="yes or no", source=given.source
-        ) from None
-
-
 def _resume(given: Given) -> str:
     return given.raw if given.raw == "last" else str(_path(given))
 
@@ -240,7 +232,7 @@ def resolve(config: pytest.Config) -> Resolved:
         "metrics_dir": _path,
         "model": _model,
         "resume": _resume,
-        "save_images": _yes_or_no,
+        "baseline": _path,
     }
     fields: dict[str, Any] = {
         field: parsers.get(field, lambda value: value.raw)(value)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from sdxl_engine import __version__, commands
 from sdxl_engine.compare_command import add_compare, compare
 from sdxl_engine.errors import SdxlError
-from sdxl_engine.settings import GATES, METRICS, MODEL_OPTS, TEST_MODES, RunSettings
+from sdxl_engine.settings import GATES, METRICS, MODEL_OPTS, SAVED_IMAGES, TEST_MODES, RunSettings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -67,7 +67,12 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--responses", default=_DEFAULTS.responses, help="what LoadGen logs: digests, or images (default: digests)"
     )
-    run.add_argument("--save-images", action="store_true", help="write every image of an accuracy run as <id>.png")
+    run.add_argument(
+        "--save-images",
+        default=_DEFAULTS.save_images,
+        help=f"images to keep: {', '.join(SAVED_IMAGES)} (default: {_DEFAULTS.save_images})",
+    )
+    run.add_argument("--baseline", type=Path, metavar="DIR", help="accuracy run to compare with where the gate fails")
     run.add_argument("--test-mode", default=_DEFAULTS.test_mode, help=f"{', '.join(TEST_MODES)} (default: both)")
 
     generate = subcommands.add_parser("generate", parents=[shared], help="draw captions to <id>.png")

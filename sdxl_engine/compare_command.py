@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from sdxl_engine.assets.captions import captions_sha256, read_captions
 from sdxl_engine.commands import Outcome
 from sdxl_engine.errors import UsageError
-from sdxl_engine.models.source import resolve_model
+from sdxl_engine.models.source import model_of
 
 if TYPE_CHECKING:
     import argparse
@@ -37,7 +37,7 @@ def compare(settings: RunSettings, arguments: argparse.Namespace) -> Outcome:
     from sdxl_engine.accuracy.baseline import scored_run, stored_baseline
     from sdxl_engine.accuracy.diagnosis import diagnose
 
-    model = resolve_model(settings.model, settings.build_dir, settings.captions)
+    model = model_of(settings)
     run = scored_run(arguments.run)
     captions = _captions(model.captions, run)
     baseline = scored_run(arguments.baseline) if arguments.baseline else stored_baseline(model, captions)

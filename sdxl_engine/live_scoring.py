@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sdxl_engine.accuracy.baseline import baseline_clip
 from sdxl_engine.accuracy.collector import Collector
+from sdxl_engine.accuracy.kept_images import IMAGES, WORST, KeptImages
 from sdxl_engine.accuracy.scorer import Scorer
 from sdxl_engine.accuracy.variants import load_metrics
 from sdxl_engine.models.source import model_of
@@ -21,6 +23,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from numpy.typing import NDArray
+
+    from sdxl_engine.assets.captions import Caption
+    from sdxl_engine.models.source import ModelSource
 
 
 class LiveScoring:
@@ -74,10 +79,20 @@ def live_scoring(settings: dict[str, Any], folder: str, *, batch_size: int) -> L
         block=block,
         writer=writer,
         record=earlier,
-        images=log_dir / "images" if run.save_images else None,
+        images=_kept_images(run, model, log_dir, captions, earlier.clip if earlier is not None else {}),
     )
     digests = earlier.digests if earlier is not None else {}
     return LiveScoring(collector, [caption.id for caption in captions], digests, log_images=run.responses == "images")
+
+
+def _kept_images(
+    run: RunSettings, model: ModelSource, log_dir: Path, captions: list[Caption], scored: Mapping[int, float]
+) -> KeptImages | None:
+    """What keeps images of the run: all, the worst against the baseline if there is one, or none."""
+    if run.save_images == "none":
+        return None
+    baseline = baseline_clip(run, model, {caption.id: caption.text for caption in captions})
+    return KeptImages(log_dir / IMAGES, WORST if run.save_images == "worst" else None, baseline, scored)
 
 
 def _response(digest: str) -> NDArray[np.uint8]:

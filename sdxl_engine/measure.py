@@ -123,7 +123,7 @@ def measure(settings: RunSettings, mode: Mode, progress: Callable[[str], None] |
     except LoadgenError as error:
         error.parts |= _what_is_kept(log_dir / RECORD)
         raise
-    scores, ranges, verdict = None, None, None
+    scores, ranges, verdict, diagnosis = None, None, None, ""
     if mode == "AccuracyOnly":
         own, record = own_share(settings, model), read_record(log_dir / RECORD)
         log_sha256 = check_log(log_dir / ACCURACY_LOG, record, own)
@@ -132,6 +132,9 @@ def measure(settings: RunSettings, mode: Mode, progress: Callable[[str], None] |
         # Its format knows no score that is not a number; the verdict is the one to say that of it.
         with contextlib.suppress(AccuracyError):
             write_reports(log_dir, scores.clip, scores.fid, log_sha256)
+        if verdict.passed is False:
+            tell("comparing with the baseline")
+            diagnosis = _diagnosis(settings, model, own, log_dir)
     return Measurement(
         model=model.name,
         model_opt=settings.model_opt,
@@ -142,8 +145,15 @@ def measure(settings: RunSettings, mode: Mode, progress: Callable[[str], None] |
         ranges=ranges,
         verdict=verdict,
         environment=environment(),
+        diagnosis=diagnosis,
         shard=settings.shard,
     )
+
+
+def _diagnosis(settings: RunSettings, model: ModelSource, own: list[Caption], log_dir: Path) -> str:
+    from sdxl_engine.accuracy.diagnosis import explain
+
+    return explain(log_dir, settings.baseline, model, {caption.id: caption.text for caption in own}, log_dir)
 
 
 def _what_is_kept(record: Path) -> dict[str, str]:

@@ -57,7 +57,8 @@ class Result:
 
     Args:
         asked: The run settings as the options gave them, `auto` included.
-        verdict: `passed`, `line` and `reason`; None in performance mode.
+        verdict: `passed`, `line`, `reason`, `gate` and `notes`; None in performance mode.
+        diagnosis: Where the gate failed, which prompts lost against the baseline, as text.
         metric_identity: What the scores were computed with, digests of weights and statistics included; empty in
             performance mode.
         log_dir: Relative to pytest's root folder, or the command's current one, where it lies below it.
@@ -75,6 +76,7 @@ class Result:
     metrics: tuple[Metric, ...]
     errors: tuple[str, ...] = ()
     verdict: Mapping[str, Any] | None = None
+    diagnosis: str = ""
     metric_identity: Mapping[str, str] = field(default_factory=dict)
     asked: Mapping[str, Any] = field(default_factory=dict)
     settings_requested: Mapping[str, Any] = field(default_factory=dict)
@@ -101,6 +103,7 @@ class Result:
             metrics=metrics,
             errors=loadgen.errors,
             verdict=plain(dataclasses.asdict(measurement.verdict)) if measurement.verdict else None,
+            diagnosis=measurement.diagnosis,
             metric_identity=plain(scores.identity) if scores else {},
             asked=plain(dataclasses.asdict(settings)),
             settings_requested=plain(loadgen.settings_requested),

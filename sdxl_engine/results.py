@@ -129,6 +129,7 @@ class Measurement:
         ranges: The ranges the verdict was reached with.
         verdict: In accuracy mode.
         environment: Versions, processor, accelerator.
+        diagnosis: Where the gate failed, which prompts lost against the baseline, for the reader.
         shard: `i/n` where the run is a share of one; its scores are not judged.
     """
 
@@ -141,4 +142,5 @@ class Measurement:
     ranges: AccuracyRanges | None = None
     verdict: Verdict | None = None
     environment: dict[str, str] = field(default_factory=dict)
+    diagnosis: str = ""
     shard: str | None = None

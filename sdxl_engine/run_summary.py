@@ -47,7 +47,7 @@ def _lines(result: Measurement) -> list[str]:
         lines = [result.verdict.line]
         if result.scores is not None:
             lines.append(f"  metrics {result.scores.variant}, {result.scores.count} captions")
-        lines += [f"  {line}" for line in verdict_lines(result.verdict)]
+        lines += [f"  {line}" for line in (*verdict_lines(result.verdict), *result.diagnosis.splitlines())]
     return lines + [f"  LoadGen: {error}" for error in loadgen.errors]
 
 

@@ -17,6 +17,7 @@ TEST_MODES = ("AccuracyOnly", "PerformanceOnly", "SubmissionRun")
 
 PRECISIONS = ("fp32",)
 GATES = ("auto", "official", "published", "custom")
+SAVED_IMAGES = ("worst", "all", "none")
 METRICS = ("auto", "torchmetrics")
 RESPONSES = ("digests", "images")
 """What LoadGen gets and logs for each image of an accuracy run: its SHA-256, or the image."""
@@ -44,7 +45,10 @@ class RunSettings:
         metrics: `auto`, the networks that the model is scored with; or `torchmetrics`, the same weights with images
             prepared as torchmetrics does it, whose scores are for comparing and not for a gate of the benchmark.
         metrics_dir: A folder with the metric networks in place of the model's own.
-        save_images: Whether an accuracy run writes each image to `images/<id>.png` in its log folder.
+        save_images: One of `SAVED_IMAGES`: which images an accuracy run writes to `images/<id>.png` in its log folder;
+            the worst are those that lost most CLIP score against the baseline.
+        baseline: Log folder, or record in it, of the accuracy run that this one is compared with where its gate fails;
+            None takes the one that comes with the model.
         gate: One of `GATES`; `auto` chooses by model and variant, or takes the ranges that are given.
         clip_range: `LO,HI` for the CLIP score, of which one may be left out.
         fid_range: `LO,HI` for FID.
@@ -65,7 +69,8 @@ class RunSettings:
     shard: str | None = None
     resume: str | None = None
     responses: str = "digests"
-    save_images: bool = False
+    save_images: str = "worst"
+    baseline: Path | None = None
     metrics: str = "auto"
     metrics_dir: Path | None = None
     gate: str = "auto"
@@ -88,7 +93,7 @@ class RunSettings:
         """What `to_json` made."""
         paths = {
             name: Path(values[name])
-            for name in ("captions", "build_dir", "ranges", "metrics_dir")
+            for name in ("captions", "build_dir", "ranges", "metrics_dir", "baseline")
             if values[name] is not None
         }
         return cls(**values | paths)
@@ -111,6 +116,7 @@ class RunSettings:
             ("responses", RESPONSES),
             ("gate", GATES),
             ("metrics", METRICS),
+            ("save_images", SAVED_IMAGES),
         ):
             value = getattr(self, field)
             if value not in allowed:
@@ -152,6 +158,13 @@ class RunSettings:
                 got=self.metrics_dir,
                 expected="a folder",
                 source=origin.get("metrics_dir", "metrics_dir"),
+            )
+        if self.baseline is not None and not self.baseline.exists():
+            raise UsageError(
+                "the baseline is missing",
+                got=self.baseline,
+                expected="the log folder of an accuracy run",
+                source=origin.get("baseline", "baseline"),
             )
         if self.captions is not None and not self.captions.is_file():
             raise UsageError(

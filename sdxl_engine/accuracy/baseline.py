@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from sdxl_engine.accuracy.networks import MetricNetworks
     from sdxl_engine.models.source import ModelSource
+    from sdxl_engine.settings import RunSettings
 
 DECIMALS = 4
 """Of the CLIP scores in a stored baseline."""
@@ -83,6 +84,25 @@ def stored_baseline(model: ModelSource, captions: Mapping[int, str]) -> ScoredRu
             source=path,
         ) from None
     return ScoredRun(name, header, clip)
+
+
+def baseline_clip(settings: RunSettings, model: ModelSource, captions: Mapping[int, str]) -> Mapping[int, float]:
+    """CLIP score by caption id of what a run is compared with; empty where there is nothing to compare with.
+
+    Args:
+        settings: Of the run; `baseline` takes the place of the model's own.
+        model: Of the settings.
+        captions: Those of the run by id.
+
+    Raises:
+        AssetError: a baseline that was named has no record, or a damaged one.
+    """
+    if settings.baseline is not None:
+        return scored_run(settings.baseline).clip
+    try:
+        return stored_baseline(model, captions).clip
+    except UsageError:
+        return {}
 
 
 def write_baseline(path: Path, origin: str, networks: MetricNetworks, clip: Mapping[int, float]) -> None:

@@ -15,10 +15,10 @@ from sdxl_engine.shards import BLOCK
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
     from numpy.typing import NDArray
 
+    from sdxl_engine.accuracy.kept_images import KeptImages
     from sdxl_engine.accuracy.records import Record, RecordWriter
     from sdxl_engine.accuracy.scorer import Scorer
     from sdxl_engine.results import Scores
@@ -37,7 +37,7 @@ class Collector:
         block: Images that are scored together.
         writer: Of the run's record; None keeps none.
         record: What an earlier part of the run has scored already.
-        images: A folder for `<id>.png` of every image; None keeps none.
+        images: Keeps some as pictures; None keeps none.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class Collector:
         block: int = BLOCK,
         writer: RecordWriter | None = None,
         record: Record | None = None,
-        images: Path | None = None,
+        images: KeptImages | None = None,
     ) -> None:
         self.tally = Tally(captions)
         for done in record.blocks if record is not None else ():
@@ -124,19 +124,9 @@ class Collector:
                 clip, features = self._scorer.score(images, [self._captions[key] for key in ids])
                 block = Block(tuple(ids), tuple(digests), clip, features)
                 self.tally.add(block)
-                self._save(ids, images)
+                if self._images is not None:
+                    self._images.see(block.ids, clip, images)
                 if self._writer is not None:
                     self._writer.append(block)
             except BaseException as error:  # noqa: BLE001  raised again where the images come from
                 self._failure = error
-
-    def _save(self, ids: list[int], images: Images) -> None:
-        if self._images is None:
-            return
-        from PIL import Image
-
-        from sdxl_engine.files import written_whole
-
-        for key, image in zip(ids, images, strict=True):
-            with written_whole(self._images / f"{key}.png") as aside:
-                Image.fromarray(image).save(aside, format="PNG", compress_level=1)

@@ -130,7 +130,7 @@ def _draw(
     ours = find_images(run.folder, _only(run.digests, ids))
     theirs = find_images(baseline.folder, _only(baseline.digests, ids))
     if not ours:
-        return None, {}, "picture: none, the run's images were not kept (--sdxl-save-images keeps them)"
+        return None, {}, "picture: none, the run's images were not kept (--sdxl-save-images=worst keeps them)"
     distances = {
         key: psnr(ours[key], theirs[key])
         for key in ids

@@ -8,9 +8,10 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from sdxl_engine.accuracy.image_pairs import Distances, measure_distances, nearer
+from sdxl_engine.accuracy.kept_images import IMAGES
 from sdxl_engine.accuracy.lpips import load_lpips
 from sdxl_engine.accuracy.paired import chance
-from sdxl_engine.accuracy.run_images import IMAGES, saved_ids
+from sdxl_engine.accuracy.run_images import saved_ids
 from sdxl_engine.errors import AssetError, UnavailableError
 
 if TYPE_CHECKING:
@@ -77,13 +78,13 @@ def _to_baseline(distances: Distances) -> list[str]:
     """Median and worst of the images that are not equal; an infinite PSNR would hide the others."""
     differ = [key for key, value in distances.psnr.items() if math.isfinite(value)]
     if not differ:
-        return [f"PSNR: all {len(distances.psnr)} images equal the baseline's"]
+        return [f"PSNR: all {len(distances.psnr)} kept images equal the baseline's"]
     lines = []
     for attribute, name, form, higher_is_nearer in METRICS:
         values = [of[key] for key in differ if key in (of := getattr(distances, attribute))]
         if values:
             worst = (min if higher_is_nearer else max)(values)
-            subject = f"{name} of the {len(values)} images that differ from the baseline's"
+            subject = f"{name} of the {len(values)} kept images that differ from the baseline's"
             lines.append(f"{subject}: median {form.format(median(values))}, worst {form.format(worst)}")
     return lines
 
@@ -97,7 +98,7 @@ def _to_reference(run: Distances, baseline: Distances) -> list[str]:
             sign = nearer(ours, theirs)
             ahead, behind = (sign.higher, sign.lower) if higher_is_nearer else (sign.lower, sign.higher)
             medians = [form.format(median(values.values())) for values in (ours, theirs)]
-            subject = f"{name} of {len(ours)} images to the reference's"
+            subject = f"{name} of {len(ours)} kept images to the reference's"
             split = f"nearer in {ahead}, further in {behind}, sign test {chance(sign.p)}"
             lines.append(f"{subject}: median {medians[0]}, baseline {medians[1]}; {split}")
     return lines

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sdxl_engine.accuracy.image_pairs import picture_side
+from sdxl_engine.accuracy.kept_images import IMAGES
 from sdxl_engine.images import from_folder
 from sdxl_engine.loadgen.accuracy_log import ACCURACY_LOG, AccuracyLog
 from sdxl_engine.shapes.grammar import parse
@@ -18,9 +19,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
-
-IMAGES = "images"
-"""Folder of `<id>.png` in the log folder of a run that was told to keep its images."""
 
 
 def saved_ids(folder: Path | None, ids: Iterable[int]) -> list[int]:

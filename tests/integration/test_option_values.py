@@ -36,7 +36,7 @@ def test_values_reach_the_settings(project, workers):
         "--sdxl-shard=2/3",
         "--sdxl-resume=logs",
         "--sdxl-responses=digests",
-        "--sdxl-save-images=yes",
+        "--sdxl-save-images=all",
         *workers,
     )
     result.assert_outcomes(passed=1)
@@ -45,7 +45,7 @@ def test_values_reach_the_settings(project, workers):
             "SHOW (64, 'Offline', 'mine:build', 'random')",
             f"SHOW {project.path / 'c.tsv'} build",
             f"SHOW torchmetrics {project.path}",
-            f"SHOW 2/3 {project.path / 'logs'} digests True",
+            f"SHOW 2/3 {project.path / 'logs'} digests all",
         ]
     )
 
@@ -64,7 +64,8 @@ def test_values_reach_the_settings(project, workers):
         ("--sdxl-metrics-dir=none", "ERROR: the folder of the metric networks is missing"),
         ("--sdxl-shard=3/2", "ERROR: a shard is not one of a number of shards"),
         ("--sdxl-responses=pixels", "ERROR: unknown responses 'pixels'"),
-        ("--sdxl-save-images=perhaps", "ERROR: a switch is neither on nor off"),
+        ("--sdxl-save-images=perhaps", "ERROR: unknown save images 'perhaps'"),
+        ("--sdxl-baseline=none", "ERROR: the baseline is missing"),
         ("--sdxl-json=.", "ERROR: the results cannot be written there"),
     ],
 )

@@ -33,7 +33,7 @@ def run(settings, fault):
 
 @pytest.fixture(scope="module")
 def intact(settings):
-    return run(dataclasses.replace(settings, save_images=True), "intact")
+    return run(dataclasses.replace(settings, save_images="all"), "intact")
 
 
 def test_an_intact_pipeline_passes(intact):

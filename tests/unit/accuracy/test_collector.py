@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from sdxl_engine.accuracy.collector import Collector
+from sdxl_engine.accuracy.kept_images import KeptImages
 from sdxl_engine.accuracy.records import RecordWriter, read_record
 from sdxl_engine.accuracy.scorer import Scorer
 from sdxl_engine.errors import AccuracyError
@@ -46,7 +47,7 @@ def test_a_run_that_stops_goes_on_from_its_record_with_the_same_bits(networks, c
 
 
 def test_the_digests_are_those_of_the_bytes_and_the_images_are_copied(networks, captions, images, tmp_path):
-    collector = Collector(Scorer(networks), captions, images=tmp_path)
+    collector = Collector(Scorer(networks), captions, images=KeptImages(tmp_path, None, {}))
     batch = images[:4].copy()
     digests = collector.take([100, 101, 102, 103], batch)
     assert digests == [hashlib.sha256(image.tobytes()).hexdigest() for image in images[:4]]

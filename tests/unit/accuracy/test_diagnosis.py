@@ -47,7 +47,7 @@ def test_one_in_ten_black(tmp_path):
         "  CLIP 90.880, baseline 99.195, 40 pairs; delta mean -8.315, median +0.000, from -98.000 to +0.000",
         "  4 lost, 0 gained, 36 equal: sign test p = 0.12; the worst 5 % of the prompts carry 56 % of the loss",
         "  36 of 40 images are bit-identical",
-        "  PSNR of the 4 images that differ from the baseline's: median 6.93 dB, worst 5.85 dB",
+        "  PSNR of the 4 kept images that differ from the baseline's: median 6.93 dB, worst 5.85 dB",
         "      id       run  baseline     delta  PSNR dB  caption",
         "       0     1.000    99.000   -98.000     8.13  caption 0",
         "      10    11.000    99.100   -88.100     7.30  caption 10",
@@ -124,7 +124,7 @@ def test_where_no_image_was_kept_the_text_says_so(tmp_path):
     run, baseline = write_run(tmp_path / "run", GOOD | {3: 90.0}), write_run(tmp_path / "baseline", GOOD)
     found = diagnose(scored_run(run), scored_run(baseline), CAPTIONS, tmp_path)
     assert found.picture is None
-    assert found.text.endswith("picture: none, the run's images were not kept (--sdxl-save-images keeps them)")
+    assert found.text.endswith("picture: none, the run's images were not kept (--sdxl-save-images=worst keeps them)")
 
 
 @pytest.fixture(scope="module")

@@ -73,7 +73,9 @@ def runs(tmp_path):
 
 def test_psnr_of_a_run_to_its_baseline(runs):
     report = report_images(runs["run"], runs["baseline"], range(12))
-    assert report.lines == ("PSNR of the 10 images that differ from the baseline's: median 30.07 dB, worst 30.07 dB",)
+    assert report.lines == (
+        "PSNR of the 10 kept images that differ from the baseline's: median 30.07 dB, worst 30.07 dB",
+    )
     assert report.distances["run to baseline"].psnr[9] == pytest.approx(20 * math.log10(255))
 
 
@@ -81,15 +83,15 @@ def test_images_that_are_equal_do_not_hide_the_others(runs, tmp_path):
     images = {key: picture(103 if key < 3 else 102) for key in range(10)}
     run = write_run(tmp_path / "nearly", dict.fromkeys(images, 99.0), images)
     (line,) = report_images(run, runs["baseline"], range(10)).lines
-    assert line == "PSNR of the 3 images that differ from the baseline's: median 48.13 dB, worst 48.13 dB"
-    assert report_images(run, run, range(10)).lines == ("PSNR: all 10 images equal the baseline's",)
+    assert line == "PSNR of the 3 kept images that differ from the baseline's: median 48.13 dB, worst 48.13 dB"
+    assert report_images(run, run, range(10)).lines == ("PSNR: all 10 kept images equal the baseline's",)
 
 
 def test_a_reference_gives_psnr_a_direction(runs):
     report = report_images(runs["run"], runs["baseline"], range(10), runs["reference"])
     (line,) = report.lines
     subject, split = line.split("; ")
-    assert subject == "PSNR of 10 images to the reference's: median 28.13 dB, baseline 42.11 dB"
+    assert subject == "PSNR of 10 kept images to the reference's: median 28.13 dB, baseline 42.11 dB"
     assert split == "nearer in 1, further in 9, sign test p = 0.021"
 
 
