@@ -38,13 +38,19 @@ MLPerf Stable Diffusion XL benchmark:
   --sdxl-captions=FILE  Captions (TSV) in place of the model's own (env SDXL_CAPTIONS, ini sdxl_captions)
   --sdxl-timeout-s=SECONDS Kill a run after this long without an answered batch, default 600
                         (env SDXL_TIMEOUT_S, ini sdxl_timeout_s)
+  --sdxl-metrics=NAME   Metric variant (auto, torchmetrics), default auto: the model's own
+                        (env SDXL_METRICS, ini sdxl_metrics)
+  --sdxl-metrics-dir=DIR Metric networks in place of the model's own
+                        (env SDXL_METRICS_DIR, ini sdxl_metrics_dir)
   --sdxl-shard=i/n      Accuracy of only this machine's share of the captions
                         (env SDXL_SHARD, ini sdxl_shard)
   --sdxl-resume=last|DIR Go on with an accuracy run that was killed (env SDXL_RESUME, ini sdxl_resume)
   --sdxl-responses=KIND What LoadGen logs for each image (digests, images), default digests
                         (env SDXL_RESPONSES, ini sdxl_responses)
-  --sdxl-save-images=yes|no Write every image of an accuracy run to its log folder, default no
+  --sdxl-save-images=WHICH Images of an accuracy run to keep in its log folder (worst, all, none), default worst
                         (env SDXL_SAVE_IMAGES, ini sdxl_save_images)
+  --sdxl-baseline=DIR   Accuracy run to compare with where a gate fails: its log folder
+                        (env SDXL_BASELINE, ini sdxl_baseline)
   --sdxl-gate=NAME      What judges the scores (auto, official, published, custom), default auto: by model,
                         variant and the ranges given (env SDXL_GATE, ini sdxl_gate)
   --sdxl-clip-range=LO,HI Gate custom: valid CLIP scores, an end may be left out
