@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: bench test lint ratios clean
+.PHONY: bench test lint ratios scorer-speed clean
 
 bench: $(STAMP)
 	$(BIN)/python -m pytest benchmarks --model-opt=DeepCache
@@ -21,6 +21,10 @@ lint: $(STAMP)
 # Speed of the engines and of DeepCache against each other, on the embedded model.
 ratios: $(STAMP)
 	$(BIN)/python benchmarks/ratios.py
+
+# Speed of the accuracy scorer against that of MLPerf's own loop, on full-size networks of random weights.
+scorer-speed: $(STAMP)
+	$(BIN)/python benchmarks/scorer.py
 
 # pip, with the package in editable mode; done again when pyproject.toml changes.
 $(STAMP): pyproject.toml
