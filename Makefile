@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: bench test lint ratios accuracy-log clean
+.PHONY: bench test lint ratios accuracy-log scorer-speed clean
 
 bench: $(STAMP)
 	$(BIN)/python -m pytest benchmarks --model-opt=DeepCache
@@ -25,6 +25,10 @@ ratios: $(STAMP)
 # Speed and memory of reading an accuracy log; writes 2.2 GB to the temporary folder.
 accuracy-log: $(STAMP)
 	$(BIN)/python benchmarks/accuracy_log.py
+
+# Speed of the accuracy scorer against that of MLPerf's own loop, on full-size networks of random weights.
+scorer-speed: $(STAMP)
+	$(BIN)/python benchmarks/scorer.py
 
 # pip, with the package in editable mode; done again when pyproject.toml changes.
 $(STAMP): pyproject.toml

@@ -6,9 +6,13 @@ Captioning", 2021, as MLPerf's `text_to_image/tools/clip/clip_encoder.py` comput
 
 from __future__ import annotations
 
+import os
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import numpy as np
+
+from sdxl_engine.accuracy.precision import full_float32
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -26,24 +30,24 @@ def image_transform(
 
     PIL's bicubic resize of the shorter side (PIL always antialiases), centre crop, scaling to [0, 1], then
     `mean` and `std` of each channel. The resize works on uint8, as in the reference: torch's own resize of a
-    float tensor gives other values.
+    float tensor gives other values. The rest is torchvision's `ToTensor` and `Normalize` to the last bit, in numpy,
+    which does not start threads of its own in each thread that calls it.
     """
+    import torch
     from PIL import Image
-    from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Normalize, Resize, ToTensor
+    from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Resize
 
     steps = Compose(
-        [
-            Image.fromarray,
-            Resize(image_size, interpolation=InterpolationMode.BICUBIC),
-            CenterCrop(image_size),
-            ToTensor(),
-            Normalize(mean, std),
-        ]
+        [Image.fromarray, Resize(image_size, interpolation=InterpolationMode.BICUBIC), CenterCrop(image_size)]
     )
+    centre, spread = np.asarray(mean, np.float32), np.asarray(std, np.float32)
 
     def transform(image: NDArray[np.uint8]) -> torch.Tensor:
-        tensor: torch.Tensor = steps(np.ascontiguousarray(image))
-        return tensor
+        pixels = np.asarray(steps(np.ascontiguousarray(image)), np.float32)
+        pixels /= 255
+        pixels -= centre
+        pixels /= spread
+        return torch.from_numpy(pixels).permute(2, 0, 1)
 
     return transform
 
@@ -51,13 +55,12 @@ def image_transform(
 class ClipScore:
     """Scores images against captions.
 
-    The embedding of a caption is kept, so that memory grows with the count of different captions (2 KiB each
-    for the official network), not with that of images.
+    What a batch scores depends on nothing that was scored before it, to the last bit: no embedding is kept, since
+    its last bits would be those of the batch that it was computed in.
     """
 
     def __init__(self, network: ClipNetwork) -> None:
         self.network = network
-        self._texts: dict[str, torch.Tensor] = {}
 
     def __call__(self, images: NDArray[np.uint8], captions: Sequence[str]) -> NDArray[np.float64]:
         """The score of each image with its own caption.
@@ -68,26 +71,34 @@ class ClipScore:
 
         Returns:
             (B,) float64 in [-100, 100]; NaN where an embedding is.
+
+        Raises:
+            AccuracyError: see `full_float32`.
         """
         import torch
 
-        with torch.inference_mode():
-            pixels = torch.stack([self.network.preprocess(image) for image in images])
-            image_embeddings = _unit(self.network.model.encode_image(pixels))
-            text_embeddings = self._text_embeddings(captions)
-            cosines = (image_embeddings.double() * text_embeddings.double()).sum(dim=-1)
-            scores: NDArray[np.float64] = 100 * cosines.numpy()
+        model, device = self.network.model, self.network.device
+        with torch.inference_mode(), full_float32(device):
+            image_embeddings = _unit(model.encode_image(self.pixels(images).to(device)))
+            cosines = (image_embeddings.double() * self._text_embeddings(captions).double()).sum(dim=-1)
+            scores: NDArray[np.float64] = 100 * cosines.cpu().numpy()
         return scores
 
-    def _text_embeddings(self, captions: Sequence[str]) -> torch.Tensor:
-        """(B, E) float32 of length 1."""
+    def pixels(self, images: NDArray[np.uint8]) -> torch.Tensor:
+        """What the image tower takes: (B, 3, S, S) float32, in the CPU's memory.
+
+        PIL resizes without holding the interpreter's lock, so threads share the work.
+        """
         import torch
 
-        new = [caption for caption in dict.fromkeys(captions) if caption not in self._texts]
-        if new:
-            embeddings = _unit(self.network.model.encode_text(self.network.tokenise(new)))
-            self._texts.update(zip(new, embeddings, strict=True))
-        return torch.stack([self._texts[caption] for caption in captions])
+        with ThreadPoolExecutor(min(len(images), len(os.sched_getaffinity(0)))) as pool:
+            return torch.stack(list(pool.map(self.network.preprocess, images)))
+
+    def _text_embeddings(self, captions: Sequence[str]) -> torch.Tensor:
+        """(B, E) float32 of length 1; a caption that comes more than once is embedded once."""
+        rows = {caption: row for row, caption in enumerate(dict.fromkeys(captions))}
+        ids = self.network.tokenise(list(rows)).to(self.network.device)
+        return _unit(self.network.model.encode_text(ids))[[rows[caption] for caption in captions]]
 
 
 def _unit(embeddings: torch.Tensor) -> torch.Tensor:

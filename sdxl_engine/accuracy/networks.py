@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from sdxl_engine.accuracy.clip import image_transform
 from sdxl_engine.accuracy.fid import network_input
 from sdxl_engine.accuracy.loading import load_statistics, load_weights, read_config, tree_sha256
+from sdxl_engine.accuracy.precision import device_identity, full_float32, usable_device
 from sdxl_engine.errors import AssetError, UnavailableError
 from sdxl_engine.files import sha256
 
@@ -41,16 +42,18 @@ class ClipNetwork:
     """What the CLIP score is computed with.
 
     Args:
-        model: float32, in evaluation mode.
+        model: float32, in evaluation mode, on `device`.
         preprocess: One image (H, W, 3) uint8 RGB to the model's input (3, S, S) float32.
         tokenise: B captions to (B, L) int64.
         identity: sha256 of each file, activation class, resize.
+        device: Where the model runs; images and captions come from the CPU's memory.
     """
 
     model: ClipModel
     preprocess: Callable[[NDArray[np.uint8]], torch.Tensor]
     tokenise: Callable[[Sequence[str]], torch.Tensor]
     identity: dict[str, str] = field(default_factory=dict)
+    device: str = "cpu"
 
 
 @dataclass(frozen=True)
@@ -58,24 +61,30 @@ class FidNetwork:
     """What FID's features are computed with.
 
     Args:
-        module: (B, 3, S, S) float32 in [-1, 1] to (B, D) or (B, D, 1, 1) float32; in evaluation mode.
+        module: (B, 3, S, S) float32 in [-1, 1] to (B, D) or (B, D, 1, 1) float32; in evaluation mode, on `device`.
         image_size: S, pixels.
         dims: D.
         identity: sha256 of each file, resize.
+        device: Where the module runs; images come from the CPU's memory and features go there.
     """
 
     module: Callable[[torch.Tensor], torch.Tensor]
     image_size: int
     dims: int
     identity: dict[str, str] = field(default_factory=dict)
+    device: str = "cpu"
 
     def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Features (B, D) of a batch of images (B, H, W, 3) uint8 RGB, 0 to 255."""
+        """Features (B, D) of a batch of images (B, H, W, 3) uint8 RGB, 0 to 255.
+
+        Raises:
+            AccuracyError: see `full_float32`.
+        """
         import torch
 
-        with torch.inference_mode():
-            features = self.module(network_input(images, self.image_size)).reshape(len(images), self.dims)
-            array: NDArray[np.float32] = features.numpy()
+        with torch.inference_mode(), full_float32(self.device):
+            pixels = network_input(images, self.image_size).to(self.device)
+            array: NDArray[np.float32] = self.module(pixels).reshape(len(images), self.dims).cpu().numpy()
         return array
 
 
@@ -98,41 +107,46 @@ class MetricNetworks:
     identity: dict[str, str] = field(default_factory=dict)
 
 
-def load_shapes_metrics(folder: Path) -> MetricNetworks:
+def load_shapes_metrics(folder: Path, device: str = "cpu") -> MetricNetworks:
     """Load the embedded model's metrics.
 
     Args:
         folder: With `clip/`, `features/` and `statistics.npz`.
+        device: Where the networks run; see `usable_device`.
 
     Raises:
         AssetError: a file is missing or damaged, or does not fit the others.
-        UnavailableError: a library of the extra `metrics` is not installed.
+        UnavailableError: a library of the extra `metrics` is not installed, or there is no such GPU.
+        UsageError: there is no such device at all.
     """
-    clip = load_clip_network(folder)
-    features = load_fid_network(folder)
+    clip = load_clip_network(folder, device)
+    features = load_fid_network(folder, device)
     statistics = load_statistics(folder / "statistics.npz", features.dims)
     identity = {
         "variant": "shapes",
         "statistics_sha256": sha256(folder / "statistics.npz"),
         "precision": "fp32",
     }
-    identity |= clip.identity | features.identity
+    identity |= device_identity(device) | clip.identity | features.identity
     return MetricNetworks("shapes", clip, features, statistics, identity)
 
 
-def load_clip_network(folder: Path) -> ClipNetwork:
+def load_clip_network(folder: Path, device: str = "cpu") -> ClipNetwork:
     """Load `clip/` of a metrics folder.
 
     Raises:
         AssetError: a file is missing or damaged, does not fit the others, or the activation is not QuickGELU.
-        UnavailableError: a library of the extra `metrics` is not installed.
+        UnavailableError: a library of the extra `metrics` is not installed, or there is no such GPU.
+        UsageError: there is no such device at all.
     """
     try:
-        import open_clip
         import torch
         import torchvision  # noqa: F401  image_transform needs it
+
+        from sdxl_engine.accuracy.causal_clip import CausalClip
     except ModuleNotFoundError as error:
         raise library_missing(error, "the CLIP score") from None
+    place = usable_device(device)
     folder = folder / "clip"
     path = folder / "config.json"
     what = "the CLIP metric's configuration"
@@ -140,7 +154,7 @@ def load_clip_network(folder: Path) -> ClipNetwork:
     try:
         # The weights drawn here are overwritten; a caller's own random numbers must not move for them.
         with torch.random.fork_rng(devices=[]):
-            model = open_clip.CLIP(**{key: config[key] for key in CLIP_ARGUMENTS})
+            model = CausalClip(**{key: config[key] for key in CLIP_ARGUMENTS})
         transform = image_transform(config["vision_cfg"]["image_size"], config["mean"], config["std"])
         context_length = int(config["text_cfg"]["context_length"])
     except (AttributeError, KeyError, TypeError, ValueError) as error:
@@ -155,7 +169,7 @@ def load_clip_network(folder: Path) -> ClipNetwork:
         "clip_resize": f"{config['vision_cfg']['image_size']} PIL bicubic antialias",
     }
     tokenise = _load_tokenizer(folder / "tokenizer", context_length, model.vocab_size)
-    return ClipNetwork(model, transform, tokenise, identity)
+    return ClipNetwork(model.to(place), transform, tokenise, identity, device)
 
 
 def library_missing(error: ModuleNotFoundError, what: str) -> UnavailableError:
@@ -220,16 +234,19 @@ def _load_tokenizer(folder: Path, context_length: int, vocab_size: int) -> Calla
     return tokenise
 
 
-def load_fid_network(folder: Path) -> FidNetwork:
+def load_fid_network(folder: Path, device: str = "cpu") -> FidNetwork:
     """Load `features/` of a metrics folder.
 
     Raises:
         AssetError: a file is missing or damaged, or does not fit the others.
+        UnavailableError: there is no such GPU.
+        UsageError: there is no such device at all.
     """
     import torch
 
     from sdxl_engine.accuracy.feature_network import FeatureNetwork
 
+    place = usable_device(device)
     folder = folder / "features"
     path = folder / "config.json"
     what = "the feature network's configuration"
@@ -245,4 +262,4 @@ def load_fid_network(folder: Path) -> FidNetwork:
         "fid_config_sha256": sha256(path),
         "fid_resize": f"{config['image_size']} bilinear, no antialias, align_corners=False",
     }
-    return FidNetwork(module, config["image_size"], config["dims"], identity)
+    return FidNetwork(module.to(place), config["image_size"], config["dims"], identity, device)

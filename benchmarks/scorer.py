@@ -1,0 +1,212 @@
+"""Speed of the scorer against that of MLPerf's own loop, in one process: `make scorer-speed`.
+
+Both score the same 1024x1024 images with the full-size networks and the same seeded random weights. They take turns,
+round after round, and each keeps its fastest round, so that a slow spell of the machine hits both alike. Ends with
+status 1 if the scorer is less than twice as fast or gives other scores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import scipy.linalg
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from reference_loop import ReferenceLoop
+
+from sdxl_engine.accuracy.clip import ClipScore
+from sdxl_engine.accuracy.fid import Statistics, frechet_distance, network_input
+from sdxl_engine.accuracy.networks import MetricNetworks
+from sdxl_engine.accuracy.official import INCEPTION_DIMS, clip_model, clip_network, inception_model, inception_network
+from sdxl_engine.accuracy.precision import full_float32
+from sdxl_engine.accuracy.scorer import Scorer
+from sdxl_engine.environment import environment
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from numpy.typing import NDArray
+
+ROUNDS = 4
+BLOCK = 32
+SIDE = 1024
+AT_LEAST = 2.0
+CLIP_TOLERANCE, FEATURE_TOLERANCE = 1e-4, 1e-5
+WORDS = [
+    "the",
+    "street",
+    "cat",
+    "dog",
+    "plate",
+    "table",
+    "red",
+    "white",
+    "man",
+    "woman",
+    "sits",
+    "on",
+    "near",
+    "with",
+    "two",
+    "of",
+    "green",
+    "bus",
+    "water",
+    "grass",
+]
+
+
+def arguments() -> argparse.Namespace:
+    """Of the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--images", type=int, default=24, help="that the scorer takes in a round")
+    parser.add_argument("--reference-images", type=int, default=8, help="that the reference's loop takes in a round")
+    parser.add_argument("--device", default="cpu", help="of the scorer; the reference's loop runs on the CPU")
+    parser.add_argument("--sqrtm", action="store_true", help="time the reference's matrix root too, minutes on 2 cores")
+    return parser.parse_args()
+
+
+def random_networks(device: str) -> tuple[MetricNetworks, ReferenceLoop]:
+    """The networks of the variant `mlperf` with seeded random weights; the reference has copies of its own."""
+    torch.manual_seed(0)
+    clip, inception = clip_model(), inception_model()
+    for module in inception.modules():
+        if isinstance(module, torch.nn.Conv2d):
+            # Of this size, activations keep theirs from layer to layer; smaller ones would end as denormal numbers.
+            torch.nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+    reference = ReferenceLoop(clip, inception)
+    statistics = Statistics(np.zeros(INCEPTION_DIMS), np.eye(INCEPTION_DIMS))
+    return MetricNetworks(
+        "random", clip_network(clip, device), inception_network(inception, device), statistics
+    ), reference
+
+
+def make_images(count: int) -> NDArray[np.uint8]:
+    """(count, 1024, 1024, 3) uint8: clouds, each another."""
+    generator = np.random.default_rng(0)
+    small = generator.integers(0, 256, (count, 16, 16, 3), dtype=np.uint8)
+    return np.stack(
+        [np.asarray(Image.fromarray(image).resize((SIDE, SIDE), Image.Resampling.BICUBIC)) for image in small]
+    )
+
+
+def make_captions(count: int) -> list[str]:
+    """As long as MLPerf's: 7 to 20 words, 11 on average, a token each and two more."""
+    generator = np.random.default_rng(0)
+    return [" ".join(generator.choice(WORDS, 7 + min(13, int(generator.exponential(4))))) for _ in range(count)]
+
+
+def score(scorer: Scorer, images: NDArray[np.uint8], captions: Sequence[str]) -> tuple[Any, Any]:
+    """CLIP scores and features, in blocks as a run's."""
+    blocks = [slice(start, start + BLOCK) for start in range(0, len(images), BLOCK)]
+    parts = [scorer.score(images[block], captions[block]) for block in blocks]
+    return tuple(np.concatenate(part) for part in zip(*parts, strict=True))
+
+
+def memory(name: str) -> float:
+    """A line of /proc/self/status, GB."""
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(name)) * 1024 / 1e9
+
+
+def peak_memory(scorer: Scorer) -> float:
+    """GB of host memory that a block of 32 takes at most, its images not counted."""
+    images, captions = make_images(BLOCK), make_captions(BLOCK)
+    Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
+    before = memory("VmRSS")
+    scorer.score(images, captions)
+    return memory("VmHWM") - before
+
+
+def fastest(work: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
+    """Seconds of the fastest round of each, in turns."""
+    best = dict.fromkeys(work, float("inf"))
+    for _ in range(rounds):
+        for name, function in work.items():
+            began = time.perf_counter()
+            function()
+            best[name] = min(best[name], time.perf_counter() - began)
+    return best
+
+
+def parts(
+    networks: MetricNetworks, reference: ReferenceLoop, images: NDArray[np.uint8], captions: Sequence[str]
+) -> dict[str, tuple[Callable[[], Any], Callable[[], Any]]]:
+    """Each step of the scorer for a block, and the reference's for one image; on what the step before gives."""
+    clip, features, device = networks.clip, networks.features, networks.clip.device
+    pixels, small = ClipScore(clip).pixels(images), network_input(images, features.image_size)
+    one, unit = reference.pixels(images[0]), reference.unit(images[0])
+    return {
+        "PIL resize to 224": (lambda: ClipScore(clip).pixels(images), lambda: reference.pixels(images[0])),
+        "image tower": (
+            lambda: clip.model.encode_image(pixels.to(device)).cpu(),
+            lambda: reference.image_embedding(one),
+        ),
+        "text tower": (
+            lambda: clip.model.encode_text(clip.tokenise(captions).to(device)).cpu(),
+            lambda: reference.text_embedding(captions[0]),
+        ),
+        "bilinear resize to 299": (
+            lambda: network_input(images, features.image_size),
+            lambda: F.interpolate(reference.unit(images[0]), size=(299, 299), mode="bilinear"),
+        ),
+        "Inception": (lambda: features.module(small.to(device)).cpu(), lambda: reference.inception(unit)),
+    }
+
+
+def time_distance(*, sqrtm: bool) -> dict[str, float]:
+    """Seconds of FID's distance between two covariances of full rank."""
+    generator = np.random.default_rng(0)
+    draws = generator.normal(size=(2, 3 * INCEPTION_DIMS // 2, INCEPTION_DIMS)) * np.linspace(0.02, 1, INCEPTION_DIMS)
+    mu = draws.mean(axis=1)
+    one, two = (np.cov(vectors, rowvar=False) for vectors in draws)
+    work = {"FID distance": lambda: frechet_distance(mu[0], one, mu[1], two)}
+    if sqrtm:
+        work["the reference's, by scipy.linalg.sqrtm"] = lambda: scipy.linalg.sqrtm(one @ two)
+    return fastest(work, 1)
+
+
+def main() -> int:
+    """Time, print, judge."""
+    options = arguments()
+    networks, reference = random_networks(options.device)
+    scorer = Scorer(networks)
+    about = environment()
+    print(f"{about['processor']}, {about['cores']} cores, load {os.getloadavg()[0]:.2f}, torch {about['torch']}")
+    print(f"scorer on {options.device}: {peak_memory(scorer):.2f} GB of host memory for a block of {BLOCK} at most")
+    images, captions = make_images(options.images), make_captions(options.images)
+    few = slice(options.reference_images)
+    ours, theirs = score(scorer, images, captions), reference.score(images[few], captions[few])
+    work = {
+        "scorer": lambda: score(scorer, images, captions),
+        "reference": lambda: reference.score(images[few], captions[few]),
+    }
+    best = fastest(work, ROUNDS)
+    rates = {"scorer": len(images) / best["scorer"], "reference": len(images[few]) / best["reference"]}
+    for name, rate in rates.items():
+        print(f"{name:24} {rate:8.2f} images/s")
+    with torch.inference_mode(), full_float32(options.device):
+        block = images[:BLOCK]
+        for name, (step, reference_step) in parts(networks, reference, block, captions[:BLOCK]).items():
+            times = fastest({"ours": step, "reference": reference_step}, ROUNDS)
+            print(f"  {name:22} {1e3 * times['ours'] / len(block):8.2f} ms an image, {1e3 * times['reference']:8.2f}")
+    for name, seconds in time_distance(sqrtm=options.sqrtm).items():
+        print(f"{name:40} {seconds:8.2f} s")
+    clip = np.abs(ours[0][few] - theirs[0]).max()
+    features = np.abs(ours[1][few] - theirs[1]).max() / np.abs(theirs[1]).max()
+    same = clip <= CLIP_TOLERANCE and features <= FEATURE_TOLERANCE
+    print(f"largest difference: CLIP score {clip:.1e}, features {features:.1e}: {'ok' if same else 'ANOTHER SCORE'}")
+    ratio = rates["scorer"] / rates["reference"]
+    print(f"scorer over reference {ratio:.2f} (at least {AT_LEAST}): {'ok' if ratio >= AT_LEAST else 'TOO SLOW'}")
+    return int(not same or ratio < AT_LEAST)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
