@@ -6,11 +6,13 @@ For comparing with scores from elsewhere, never for a gate: MLPerf scores otherw
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from sdxl_engine.accuracy.networks import ClipNetwork, FidNetwork, MetricNetworks, library_missing
+from sdxl_engine.accuracy.precision import full_float32
 from sdxl_engine.accuracy.variants import TORCHMETRICS
 
 if TYPE_CHECKING:
@@ -48,12 +50,13 @@ def as_torchmetrics(networks: MetricNetworks) -> MetricNetworks:
     fid_differs = {
         "fid_resize": f"{networks.features.image_size} bilinear, antialias, align_corners=False, (x - 128) / 128"
     }
-    clip = ClipNetwork(networks.clip.model, preprocess, networks.clip.tokenise, networks.clip.identity | clip_differs)
+    clip = dataclasses.replace(networks.clip, preprocess=preprocess, identity=networks.clip.identity | clip_differs)
     features = TorchmetricsFidNetwork(
         networks.features.module,
         networks.features.image_size,
         networks.features.dims,
         networks.features.identity | fid_differs,
+        networks.features.device,
     )
     identity = networks.identity | clip_differs | fid_differs
     identity |= {"variant": TORCHMETRICS, "weights_and_statistics_of": networks.variant}
@@ -70,10 +73,10 @@ class TorchmetricsFidNetwork(FidNetwork):
 
         pixels = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float()
         size = (self.image_size, self.image_size)
-        with torch.inference_mode():
+        with torch.inference_mode(), full_float32(self.device):
             small = F.interpolate(pixels, size=size, mode="bilinear", align_corners=False, antialias=True)
-            features = self.module((small - 128) / 128).reshape(len(images), self.dims)
-            array: NDArray[np.float32] = features.numpy()
+            features = self.module(((small - 128) / 128).to(self.device)).reshape(len(images), self.dims)
+            array: NDArray[np.float32] = features.cpu().numpy()
         return array
 
 

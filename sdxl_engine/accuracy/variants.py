@@ -31,13 +31,23 @@ def load_metrics(model: ModelSource, metrics: str) -> MetricNetworks:
         from sdxl_engine.accuracy.torchmetrics_variant import as_torchmetrics
 
         return as_torchmetrics(load_metrics(model, "auto"))
+    device = _device()
     if model.metric_variant == OFFICIAL.variant:
         from sdxl_engine.accuracy.official import load_official_metrics
 
-        return load_official_metrics(model.metrics)
+        return load_official_metrics(model.metrics, device=device)
     from sdxl_engine.accuracy.networks import load_shapes_metrics
 
-    return load_shapes_metrics(model.metrics)
+    return load_shapes_metrics(model.metrics, device)
+
+
+def _device() -> str:
+    """Where to score: on the GPU where there is one."""
+    try:
+        import torch
+    except ModuleNotFoundError:
+        return "cpu"  # the loaders say what is not installed
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def statistics_of(model: ModelSource, dims: int) -> Statistics:
