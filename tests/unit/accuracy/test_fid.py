@@ -106,3 +106,15 @@ def test_resize_is_that_of_pytorch_fid():
     torch.testing.assert_close(ours, reference(unit)[0], rtol=0, atol=0)
     smooth = 2 * F.interpolate(unit, size=(299, 299), mode="bilinear", align_corners=False, antialias=True) - 1
     assert (ours - smooth).abs().mean() > 0.05
+
+
+@pytest.mark.parametrize("shape", [(300, 200), (64, 64), (20, 24)])
+def test_resize_image_by_image_is_that_of_the_batch(shape):
+    import torch
+    import torch.nn.functional as F
+
+    images = np.random.default_rng(1).integers(0, 256, (5, *shape, 3), dtype=np.uint8)
+    unit = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
+    whole = 2 * F.interpolate(unit, size=(64, 64), mode="bilinear", align_corners=False) - 1
+    torch.testing.assert_close(network_input(images, 64), whole, rtol=0, atol=1e-6)
+    torch.testing.assert_close(network_input(images[::2, ::-1], 64), whole[::2].flip(2), rtol=0, atol=1e-5)
