@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import random
 import re
+import threading
 import tracemalloc
 
 import pytest
@@ -202,9 +203,7 @@ def test_a_line_without_end_is_not_read_to_its_end(log):
     assert peak < 6 * LONGEST
 
 
-def test_stopping_early_leaves_no_thread_behind(big, log):
-    import threading
-
+def test_no_thread_outlives_an_early_end(big, log):
     log.write_bytes(big[0])
     before = threading.active_count()
     entries = AccuracyLog(log).entries()
@@ -212,3 +211,13 @@ def test_stopping_early_leaves_no_thread_behind(big, log):
     assert threading.active_count() == before + 1
     entries.close()
     assert threading.active_count() == before
+
+
+def test_no_thread_outlives_a_fault(big, log):
+    content, _, offsets = big
+    log.write_bytes(content[: offsets[2]] + b"of another kind\n" + content[offsets[2] :])
+    before = threading.active_count()
+    with pytest.raises(AssetError) as caught:
+        read(log)
+    assert threading.active_count() == before, "while the error is still at hand"
+    assert caught.value.parts["from"] == f"{log}:3"
