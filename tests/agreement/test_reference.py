@@ -12,9 +12,9 @@ import pytest
 from sdxl_engine.accuracy.clip import ClipScore
 from sdxl_engine.accuracy.fid import Moments, Statistics, frechet_distance
 
-COUNT, OTHERS, BATCH = 256, 64, 8
-DIMS = 2048
+COUNT, BATCH, DIMS = 256, 8, 2048
 SEED, OTHER_SEED = 1, 2
+PHOTOGRAPHS = [index for index in range(128) if 4 <= index % 16 < 11]
 
 
 def statistics(features):
@@ -58,13 +58,10 @@ def scored(official, networks):
 
 @pytest.fixture(scope="module")
 def others(networks):
-    """Features (64, 2048) of another set of images, for true statistics."""
+    """Features (56, 2048) of another set of images, photographs only, for the true statistics."""
     from pictures import picture
 
-    batches = [range(start, start + BATCH) for start in range(0, OTHERS, BATCH)]
-    return np.concatenate(
-        [networks.features(np.stack([picture(OTHER_SEED, index) for index in batch])) for batch in batches]
-    )
+    return np.concatenate([networks.features(picture(OTHER_SEED, index)[None]) for index in PHOTOGRAPHS])
 
 
 def test_clip_score_of_each_image_and_their_mean(scored):
@@ -79,7 +76,7 @@ def test_clip_score_of_each_image_and_their_mean(scored):
 
 @pytest.mark.parametrize("rank", ["full", "deficient"])
 def test_fid(scored, others, rank):
-    """With true statistics of full rank, as val2014.npz has, and of 64 images; the covariance scored has rank 255."""
+    """With true statistics of full rank, as val2014.npz has, and of 56 images; the covariance scored has rank 255."""
     from reference_score import reference_fid
 
     true = statistics(others)
@@ -95,6 +92,6 @@ def test_fid(scored, others, rank):
     exact = reference_fid(scored.exact_features, true.mu, true.sigma)
     print(f"\nFID, {rank} rank: {fid:.8f}, reference {exact:.8f}, relative {abs(fid - exact) / exact:.2e}")
     spread = scored.exact_features.std(axis=0)
-    assert (spread > 0.05 * scored.exact_features.mean(axis=0)).mean() > 0.9, "features that hardly vary"
-    assert exact > 1, "FID so near 0 is rounding"
+    assert np.median(spread) > 0.05 * scored.exact_features.mean(), "features that hardly vary"
+    assert exact > 3, "an FID near 0 is the rounding of its large terms"
     assert fid == pytest.approx(exact, rel=1e-4)
