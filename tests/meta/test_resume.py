@@ -76,9 +76,11 @@ def kill_at_a_random_moment(build_dir, rng, blocks, *resume):
         time.sleep(0.02)
     assert run.poll() is None, "the run ended before it could be killed"
     time.sleep(rng.uniform(0, 0.4))
-    for process in [*psutil.Process(run.pid).children(recursive=True), run]:
+    processes = psutil.Process(run.pid).children(recursive=True)
+    for process in [*processes, run]:
         process.send_signal(signal.SIGKILL)
     run.wait()
+    psutil.wait_procs(processes, timeout=30)  # a kill takes effect a moment after it is sent
 
 
 def test_a_run_killed_twice_ends_with_the_bits_of_one_that_was_not(whole, tmp_path):

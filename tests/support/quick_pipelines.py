@@ -39,7 +39,7 @@ def renders(settings):
 
 def slow_renders(settings):
     """Slow enough to be killed in between."""
-    return Renders(settings, delay_s=0.1)
+    return Renders(settings, delay_s=0.2)
 
 
 def broken_renders(settings):
