@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from pytest_sdxl.gates import assert_accuracy
+from sdxl_engine.accuracy.diagnosis import PICTURE
 from sdxl_engine.accuracy.networks import FidNetwork
 from sdxl_engine.errors import LoadgenError
 from sdxl_engine.measure import judged, measure
@@ -16,6 +17,12 @@ from sdxl_engine.settings import RunSettings
 
 SAMPLES = 128
 """The smaller of the counts that the embedded model has ranges for."""
+
+WHERE = {
+    "swapped_red_and_blue": "diagnosis: broad loss of CLIP",
+    "one_in_ten_black": "diagnosis: loss of CLIP in a few: 13 of 128 prompts",
+}
+"""What the diagnosis must say of faults whose place is known."""
 
 ROOT = Path(__file__).parents[2]
 
@@ -56,8 +63,11 @@ def test_an_intact_pipeline_passes(intact):
 )
 def test_a_fault_fails_the_gate(settings, fault):
     measurement = run(settings, fault)
-    with pytest.raises(pytest.fail.Exception, match="accuracy is out of range"):
+    with pytest.raises(pytest.fail.Exception, match="accuracy is out of range") as caught:
         assert_accuracy(measurement)
+    said = WHERE.get(fault, "diagnosis: ")
+    assert said in str(caught.value)
+    assert (measurement.loadgen.log_dir / PICTURE).is_file()
 
 
 def test_a_lost_response_fails_the_run(settings):
