@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 BLOCK = 1 << 20
-"""Bytes asked of the system at a time. Larger blocks were no faster, and fall out of the processor's cache."""
+"""Bytes asked of the system at a time. Smaller and larger blocks (256 KiB to 4 MiB) took as much processor time."""
 
 LONGEST = 64 << 20
 """Bytes after which a line is given as it is, unfinished: ten times what an image of 1024 x 1024 makes in hex."""
