@@ -10,6 +10,7 @@ from sdxl_engine.assets.captions import captions_sha256
 from sdxl_engine.engines.registry import resolve_engine
 from sdxl_engine.environment import environment
 from sdxl_engine.errors import AssetError, UsageError
+from sdxl_engine.files import sha256
 from sdxl_engine.run_captions import whole_run
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ def run_facts(settings: RunSettings, model: ModelSource, *, engine: str | None =
         "precision": settings.precision,
         "captions": len(captions),
         "captions_sha256": captions_sha256(captions),
+        "latent_sha256": sha256(model.latent) if model.latent.is_file() else None,
         "shard": settings.shard,
     }
 
