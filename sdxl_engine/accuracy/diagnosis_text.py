@@ -83,4 +83,4 @@ def _number(value: float | None, form: str) -> str:
 
 
 def _percent(share: float) -> str:
-    return f"{100 * share:.0f} %"
+    return f"{100 * share:.0f} %" if not 0.995 <= share < 1 else "over 99 %"

@@ -61,6 +61,11 @@ def test_one_in_ten_black(tmp_path):
     assert (pixels[top, 2 * GAP + SIDE + SIDE // 2] == 0).all(), "the run's is on the right, black"
 
 
+def test_all_but_a_little_of_the_loss_is_not_called_all_of_it(tmp_path):
+    found = told(tmp_path, {key: 1.0 if key == 5 else score + NOISE[key] for key, score in GOOD.items()})
+    assert found.text.startswith("diagnosis: loss of CLIP in a few: 1 of 40 prompts carries over 99 % of the loss\n")
+
+
 def test_a_uniform_loss_is_broad_and_eight_prompts_are_shown(tmp_path):
     found = told(tmp_path, {key: score - 0.2 + NOISE[key] for key, score in GOOD.items()})
     assert found.text.startswith("diagnosis: broad loss of CLIP: 40 of 40 prompts lost (sign test p < 1e-6)\n")
