@@ -3,6 +3,12 @@
 import pytest
 
 
+@pytest.fixture(scope="session", autouse=True)
+def photographs():
+    """The images of tests/support/pictures.py."""
+    pytest.importorskip("skimage", reason="needs scikit-image")
+
+
 @pytest.fixture(scope="session")
 def official(tmp_path_factory):
     from random_official import write_official
@@ -17,7 +23,7 @@ def networks(official):
     return load_official_metrics(official.folder, official.files)
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def one_thread():
     """One thread for each operation; the long test runs two operations side by side, which is faster."""
     import torch

@@ -27,11 +27,9 @@ def statistics(features):
 @pytest.fixture(scope="module")
 def scored(official, networks):
     """CLIP scores and features of the images: `clip` and `features` by the scorer, `exact_...` by the reference."""
-    import torch
     from pictures import CAPTIONS, picture
     from reference_score import Reference
 
-    torch.set_num_threads(1)
     reference, clip_score = Reference(official.clip, official.inception), ClipScore(networks.clip)
     for caption in CAPTIONS:
         reference.text(caption)

@@ -11,8 +11,11 @@ from sdxl_engine.accuracy.networks import load_shapes_metrics
 from sdxl_engine.accuracy.torchmetrics_variant import as_torchmetrics
 from sdxl_engine.shapes.bundle import BUNDLE, METRICS
 
-pytest.importorskip("torchmetrics", reason="needs torchmetrics")
-pytest.importorskip("torch_fidelity", reason="needs torch_fidelity")
+
+@pytest.fixture(scope="module", autouse=True)
+def libraries():
+    pytest.importorskip("torchmetrics", reason="needs torchmetrics")
+    pytest.importorskip("torch_fidelity", reason="needs torch-fidelity")
 
 
 @pytest.fixture(scope="module")
