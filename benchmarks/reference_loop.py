@@ -32,9 +32,9 @@ class ReferenceLoop:
     """
 
     def __init__(self, clip: torch.nn.Module, network: torch.nn.Module) -> None:
-        self.clip, _, self.transform = open_clip.create_model_and_transforms("ViT-B-32-quickgelu", pretrained=None)
+        self.clip = open_clip.CLIP(**open_clip.get_model_config("ViT-B-32-quickgelu")).eval()
         self.clip.load_state_dict(clip.state_dict())
-        self.clip.eval()
+        self.transform = open_clip.image_transform(224, is_train=False)
         download = inception.fid_inception_v3
         inception.fid_inception_v3 = lambda: copy.deepcopy(network)
         self.inception = inception.InceptionV3([3]).eval()

@@ -2,7 +2,7 @@
 
 Both score the same 1024x1024 images with the full-size networks and the same seeded random weights. They take turns,
 round after round, and each keeps its fastest round, so that a slow spell of the machine hits both alike. Ends with
-status 1 if the scorer is less than twice as fast or gives other scores.
+status 1 if the scorer is less than twice as fast, gives other scores, or takes more than 1 GB beside its networks.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ ROUNDS = 4
 BLOCK = 32
 SIDE = 1024
 AT_LEAST = 2.0
+AT_MOST_GB = 1.0
 CLIP_TOLERANCE, FEATURE_TOLERANCE = 1e-4, 1e-5
 WORDS = ("a", "the", "cat", "dog", "street", "plate", "table", "man", "sits", "on", "near", "with", "of", "red", "bus")
 
@@ -160,7 +161,8 @@ def main() -> int:
     scorer = Scorer(networks)
     about = environment()
     print(f"{about['processor']}, {about['cores']} cores, load {os.getloadavg()[0]:.2f}, torch {about['torch']}")
-    print(f"scorer on {options.device}: {peak_memory(scorer):.2f} GB of host memory for a block of {BLOCK} at most")
+    peak = peak_memory(scorer)
+    print(f"scorer on {options.device}: {peak:.2f} GB of host memory for a block of {BLOCK} (at most {AT_MOST_GB})")
     images, captions = make_images(options.images), make_captions(options.images)
     few = slice(options.reference_images)
     ours, theirs = score(scorer, images, captions), reference.score(images[few], captions[few])
@@ -188,7 +190,7 @@ def main() -> int:
     print(f"largest difference: CLIP score {clip:.1e}, features {features:.1e}: {'ok' if same else 'ANOTHER SCORE'}")
     ratio = rates["scorer"] / rates["reference"]
     print(f"scorer over reference {ratio:.2f} (at least {AT_LEAST}): {'ok' if ratio >= AT_LEAST else 'TOO SLOW'}")
-    return int(not same or ratio < AT_LEAST)
+    return int(not same or ratio < AT_LEAST or peak > AT_MOST_GB)
 
 
 if __name__ == "__main__":

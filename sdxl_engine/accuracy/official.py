@@ -168,7 +168,7 @@ def inception_network(network: Any, device: str = "cpu") -> FidNetwork:
     # What comes after the pooling classifies; FID compares what comes out of it.
     network.dropout, network.fc = torch.nn.Identity(), torch.nn.Identity()
     fold_batch_norms(network)
-    # Convolutions are 2 to 3 times as fast with the channels of a pixel side by side.
+    # On a CPU, convolutions take half the time with the channels of a pixel side by side.
     network.to(usable_device(device), memory_format=torch.channels_last)
     identity = {
         "fid_model": "pytorch-fid Inception, pool3",
