@@ -13,7 +13,17 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import pytest
 
 from sdxl_engine.errors import UsageError
-from sdxl_engine.settings import GATES, METRICS, MODEL_OPTS, RESPONSES, SAVED_IMAGES, SCENARIOS, TEST_MODES, RunSettings
+from sdxl_engine.settings import (
+    GATES,
+    METRICS,
+    MODEL_OPTS,
+    PRECISIONS,
+    RESPONSES,
+    SAVED_IMAGES,
+    SCENARIOS,
+    TEST_MODES,
+    RunSettings,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -55,6 +65,12 @@ OPTIONS = (
     ),
     Option("--sdxl-model", "model", "MODEL", "shapes, or a checkpoint's folder, default auto"),
     Option("--sdxl-engine", "engine", "NAME", "Engine that runs the networks, default auto"),
+    Option(
+        "--sdxl-precision", "precision", "NAME", f"Of the networks ({_names(PRECISIONS)}), default the engine's own"
+    ),
+    Option(
+        "--sdxl-device", "device", "DEVICE", "Of the engine (cpu, cuda, cuda:N), default auto: a GPU if it can use one"
+    ),
     Option("--sdxl-scenario", "scenario", "NAME", f"LoadGen scenario ({_names(SCENARIOS)})"),
     Option("--sdxl-test-mode", "test_mode", "NAME", f"LoadGen tests to run ({_names(TEST_MODES)})"),
     Option(
@@ -217,6 +233,12 @@ def _model(given: Given) -> str:
     return str(_path(given)) if is_path else raw
 
 
+def _engines(config: pytest.Config) -> dict[str, str]:
+    """Import paths by name, of the engines that hooks told of."""
+    told: list[dict[str, str]] = config.pluginmanager.hook.pytest_sdxl_engines(config=config)
+    return {name: path for engines in reversed(told) for name, path in engines.items()}
+
+
 def resolve(config: pytest.Config) -> Resolved:
     """Take each option from where it was set.
 
@@ -239,6 +261,8 @@ def resolve(config: pytest.Config) -> Resolved:
         for field, value in given.items()
         if field not in ("model_opt", "json")
     }
+    if (named := fields.get("engine")) is not None:
+        fields["engine"] = _engines(config).get(named, named)
     variants = _variants(given["model_opt"]) if "model_opt" in given else DEFAULT_MODEL_OPTS
     return Resolved(
         runs=tuple(

@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING, Any, cast
 
 from sdxl_engine.assets.latents import read_latent
 from sdxl_engine.assets.tokens import tokenise
-from sdxl_engine.engines.registry import create_engine, resolve_engine
 from sdxl_engine.errors import UsageError
 from sdxl_engine.models.prompts import STEPS
 from sdxl_engine.models.source import model_of
-from sdxl_engine.models.spec import read_spec
 from sdxl_engine.pipeline import Pipeline
 from sdxl_engine.run_captions import own_share
+from sdxl_engine.run_engine import BATCH_SIZE, open_engine
 from sdxl_engine.schedule import deep_steps, read_schedule
 from sdxl_engine.settings import RunSettings
 
@@ -21,9 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from sdxl_engine.loadgen.source import ImageSource
-
-BATCH_SIZE = 8
-"""Images per batch; NVIDIA's DeepCache submission has the same."""
 
 
 def open_pipeline(settings: RunSettings) -> Pipeline:
@@ -38,15 +34,14 @@ def open_pipeline(settings: RunSettings) -> Pipeline:
     model = model_of(settings)
     model.check_variant(settings.model_opt)
     model.verify()
-    spec = read_spec(model.checkpoint)
     captions = own_share(settings, model)
-    engine = create_engine(resolve_engine(settings.engine), model.checkpoint, spec, settings.build_dir / "engines")
+    engine = open_engine(settings, model.checkpoint)
     return Pipeline(
         engine,
         read_schedule(model.checkpoint, STEPS),
         deep_steps(settings.model_opt, STEPS),
-        tokenise(model.checkpoint, [caption.text for caption in captions], spec.tokens),
-        read_latent(model.latent, spec),
+        tokenise(model.checkpoint, [caption.text for caption in captions], engine.spec.tokens),
+        read_latent(model.latent, engine.spec),
         BATCH_SIZE,
     )
 

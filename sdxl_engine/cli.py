@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from sdxl_engine import __version__, commands
 from sdxl_engine.compare_command import add_compare, compare
 from sdxl_engine.errors import SdxlError
-from sdxl_engine.settings import GATES, METRICS, MODEL_OPTS, SAVED_IMAGES, TEST_MODES, RunSettings
+from sdxl_engine.settings import GATES, METRICS, MODEL_OPTS, PRECISIONS, SAVED_IMAGES, TEST_MODES, RunSettings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,7 +31,10 @@ def _options() -> argparse.ArgumentParser:
     )
     shared.add_argument("--model-opt", default="DeepCache", help=f"{', '.join(MODEL_OPTS)} (default: DeepCache)")
     shared.add_argument("--engine", default=_DEFAULTS.engine, help="name of an engine (default: auto)")
-    shared.add_argument("--precision", default=_DEFAULTS.precision, help="of the networks (default: fp32)")
+    shared.add_argument(
+        "--precision", default=_DEFAULTS.precision, help=f"{', '.join(PRECISIONS)} (default: the engine's own)"
+    )
+    shared.add_argument("--device", default=_DEFAULTS.device, help="of the engine: cpu, cuda, cuda:N (default: auto)")
     shared.add_argument("--samples", type=int, help="how many captions, from the first (default: the model's own)")
     shared.add_argument("--shard", metavar="i/n", help="only this machine's share of the captions")
     shared.add_argument("--captions", type=Path, metavar="FILE", help="captions (TSV) in place of the model's own")

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from sdxl_engine import measure, run_summary
 from sdxl_engine.accuracy.gate import choose
-from sdxl_engine.engines.registry import ENGINES, resolve_engine
+from sdxl_engine.engines.registry import registered
 from sdxl_engine.environment import environment
 from sdxl_engine.errors import AssetError, UsageError
 from sdxl_engine.files import folder_written_whole, write_json
 from sdxl_engine.models.source import model_of
 from sdxl_engine.report import Result, document, plain, score_record
 from sdxl_engine.run_captions import own_share
+from sdxl_engine.run_engine import engine_entry, open_engine
 from sdxl_engine.scoring import merge, score_images
 
 if TYPE_CHECKING:
@@ -130,15 +131,13 @@ def score(settings: RunSettings, arguments: argparse.Namespace) -> Outcome:
 
 def generate_engines(settings: RunSettings, _arguments: argparse.Namespace) -> Outcome:
     """Load the engine once, which builds what its cache does not hold."""
-    from sdxl_engine.engines.registry import create_engine
-    from sdxl_engine.models.spec import read_spec
-
     model = model_of(settings)
+    model.check_variant(settings.model_opt)
     model.verify()
-    entry = resolve_engine(settings.engine)
+    entry = engine_entry(settings)
     began = time.monotonic()
     cache = settings.build_dir / "engines"
-    create_engine(entry, model.checkpoint, read_spec(model.checkpoint), cache).close()
+    open_engine(settings, model.checkpoint).close()
     seconds = time.monotonic() - began
     print(f"{entry.name}: ready in {cache} after {seconds:.1f} s")
     return Outcome(result={"engine": entry.name, "cache": cache, "seconds": seconds})
@@ -149,10 +148,8 @@ def doctor(settings: RunSettings, _arguments: argparse.Namespace) -> Outcome:
     report = {
         "would run": measure.describe(settings),
         "engines": {
-            name: f"needs {', '.join(entry.missing)}: pip install 'pytest-sdxl[{entry.extra}]'"
-            if entry.missing
-            else "ready"
-            for name, entry in ENGINES.items()
+            name: f"needs {', '.join(entry.missing)}: {entry.install}" if entry.missing else "ready"
+            for name, entry in ((name, load()) for name, load in registered().items())
         },
         "environment": environment(),
     }

@@ -17,7 +17,6 @@ from sdxl_engine.accuracy.official_files import require_files
 from sdxl_engine.accuracy.official_report import write_reports
 from sdxl_engine.accuracy.ranges import OFFICIAL
 from sdxl_engine.accuracy.records import RECORD, read_record
-from sdxl_engine.engines.registry import resolve_engine
 from sdxl_engine.environment import environment
 from sdxl_engine.errors import AccuracyError, AssetError, LoadgenError, UnavailableError, UsageError
 from sdxl_engine.loadgen.accuracy_log import ACCURACY_LOG
@@ -27,6 +26,7 @@ from sdxl_engine.loadgen.spec import LoadgenSpec
 from sdxl_engine.models.source import ModelSource, model_of
 from sdxl_engine.results import AccuracyRanges, Measurement, Scores, Verdict
 from sdxl_engine.run_captions import own_share
+from sdxl_engine.run_engine import engine_entry, engine_name, precision_in_effect
 from sdxl_engine.run_header import find_unfinished
 from sdxl_engine.scoring import check_log, scores_of
 
@@ -53,7 +53,7 @@ def check(settings: RunSettings) -> None:
     model = model_of(settings)
     if settings.pipeline is None:
         model.check_variant(settings.model_opt)
-        resolve_engine(settings.engine)
+        engine_entry(settings)
     own = own_share(settings, model)
     if settings.test_mode != "PerformanceOnly":
         choose(settings, model, len(own))
@@ -72,7 +72,7 @@ def describe(settings: RunSettings) -> dict[str, str]:
     model = model_of(settings)
     return {
         "model": model.name,
-        "engine": "own pipeline" if settings.pipeline else resolve_engine(settings.engine).name,
+        "engine": "own pipeline" if settings.pipeline else engine_name(settings),
         "accuracy samples": str(_samples(settings, model, "AccuracyOnly")),
         "performance samples": str(_samples(settings, model, "PerformanceOnly")),
     }
@@ -138,8 +138,8 @@ def measure(settings: RunSettings, mode: Mode, progress: Callable[[str], None] |
     return Measurement(
         model=model.name,
         model_opt=settings.model_opt,
-        engine=settings.pipeline or resolve_engine(settings.engine).name,
-        precision=settings.precision,
+        engine=engine_name(settings),
+        precision=precision_in_effect(settings),
         loadgen=result,
         scores=scores,
         ranges=ranges,

@@ -117,10 +117,10 @@ class Pipeline:
         for step, timestep in enumerate(self.schedule.timesteps.tolist()):
             sigma, following = sigmas[step], sigmas[step + 1]
             scaled = latents / (sigma**2 + 1) ** 0.5
-            torch.cat([scaled, scaled], out=buffers["sample"])
+            buffers["sample"].copy_(torch.cat([scaled, scaled]))
             buffers["timestep"].fill_(timestep)
             run["unet" if step in self.deep else "shallow_unet"]()
-            noise = self.guide(buffers["noise"])
+            noise = self.guide(buffers["noise"].float())
             latents = latents + noise * (following - sigma)
         return latents
 
@@ -131,13 +131,13 @@ class Pipeline:
 
     def decode(self, buffers: dict[str, Tensor], run: dict[str, Callable[[], None]], latents: Tensor) -> Tensor:
         """(B, 4, S, S) latents to (B, 3, H, W) in about [-1, 1]."""
-        torch.div(latents, self.spec.vae_scaling_factor, out=buffers["vae.latent"])
+        buffers["vae.latent"].copy_(latents / self.spec.vae_scaling_factor)
         run["vae"]()
         return buffers["images"]
 
     def post_process(self, images: Tensor) -> NDArray[np.uint8]:
         """(B, 3, H, W) in about [-1, 1] to (B, H, W, 3) uint8: clamped to [0, 1], times 255, rounded half to even."""
-        levels = (images / 2 + 0.5).clamp(0, 1).mul(255).round().to(torch.uint8)
+        levels = (images.float() / 2 + 0.5).clamp(0, 1).mul(255).round().to(torch.uint8)
         array: NDArray[np.uint8] = levels.permute(0, 2, 3, 1).contiguous().cpu().numpy()
         return array
 
@@ -153,7 +153,7 @@ class Pipeline:
     def _bind(self, images: int) -> _Bound:
         """Buffers and bound networks for a batch of `images`, made once per size."""
         if images not in self._bound:
-            interfaces = self.spec.networks
+            interfaces = self.engine.networks
 
             def fresh(network: str, spec: TensorSpec) -> Tensor:
                 shape = spec.at(interfaces[network].rows(images))

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from sdxl_engine.accuracy.records import RECORD, Record, read_record
 from sdxl_engine.assets.captions import captions_sha256
-from sdxl_engine.engines.registry import resolve_engine
 from sdxl_engine.environment import environment
 from sdxl_engine.errors import AssetError, UsageError
 from sdxl_engine.files import sha256
 from sdxl_engine.run_captions import whole_run
+from sdxl_engine.run_engine import UNSTATED, engine_name, precision_in_effect
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -34,8 +34,8 @@ def run_facts(settings: RunSettings, model: ModelSource, *, engine: str | None =
     return {
         "model": model.name,
         "model_opt": settings.model_opt,
-        "engine": engine or settings.pipeline or resolve_engine(settings.engine).name,
-        "precision": settings.precision,
+        "engine": engine or engine_name(settings),
+        "precision": precision_in_effect(settings) if engine is None else UNSTATED,
         "captions": len(captions),
         "captions_sha256": captions_sha256(captions),
         "latent_sha256": sha256(model.latent) if model.latent.is_file() else None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,8 @@ SCENARIOS = ("Offline",)
 TEST_MODES = ("AccuracyOnly", "PerformanceOnly", "SubmissionRun")
 """SubmissionRun is LoadGen's name for both of the others, one after the other."""
 
-PRECISIONS = ("fp32",)
+PRECISIONS = ("auto", "fp32", "bf16", "fp16", "fp8", "int8")
+"""`auto` is the engine's own default. Which of the others an engine runs in is for its entry to say."""
 GATES = ("auto", "official", "published", "custom")
 SAVED_IMAGES = ("worst", "all", "none")
 METRICS = ("auto", "torchmetrics")
@@ -32,6 +34,8 @@ class RunSettings:
         model_opt: One of `MODEL_OPTS`.
         engine: The name of a registered engine, or `auto`.
         precision: One of `PRECISIONS`.
+        device: Where the engine runs: `cpu`, `cuda` or `cuda:<number>`; `auto` takes a GPU if there is one that the
+            engine runs on.
         scenario: One of `SCENARIOS`.
         test_mode: One of `TEST_MODES`.
         samples: How many captions, the first in the order of the captions file; None takes the model's default.
@@ -58,7 +62,8 @@ class RunSettings:
     model: str = "auto"
     model_opt: str = "NoOpt"
     engine: str = "auto"
-    precision: str = "fp32"
+    precision: str = "auto"
+    device: str = "auto"
     scenario: str = "Offline"
     test_mode: str = "SubmissionRun"
     samples: int | None = None
@@ -121,6 +126,13 @@ class RunSettings:
             value = getattr(self, field)
             if value not in allowed:
                 raise unknown_choice(field.replace("_", " "), value, allowed, source=origin.get(field, field))
+        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
+            raise UsageError(
+                "there is no such device",
+                got=repr(self.device),
+                expected="auto, cpu, cuda or cuda:<number>",
+                source=origin.get("device", "device"),
+            )
         if self.samples is not None and self.samples < 1:
             raise UsageError(
                 "a run needs at least one sample",

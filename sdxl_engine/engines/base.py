@@ -1,8 +1,9 @@
-"""What every engine is: five networks that run on buffers the caller owns."""
+"""What every engine is: five networks that run on buffers the caller owns. docs/engines.md has a complete example."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 import torch
@@ -11,9 +12,63 @@ from torch import Tensor
 from sdxl_engine.errors import EngineError
 
 if TYPE_CHECKING:
-    from sdxl_engine.models.spec import ModelSpec
+    from pathlib import Path
+
+    from sdxl_engine.models.spec import ModelSpec, NetworkSpec
 
 Buffers = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineRequest:
+    """What an engine is made for. A factory builds what is not built yet and loads it.
+
+    Args:
+        checkpoint: A diffusers-layout folder.
+        spec: Its sizes.
+        cache: Where built files go, `build/engines`; `sdxl_engine.engines.cache.built_once` keeps stale ones out.
+        model_opt: Which networks: the deep UNet of `DeepCachePruned` is another one.
+        precision: One of the precisions that the engine's entry names.
+        batch_size: Most images at a time; the UNets get twice as many rows.
+        device: `cpu`, `cuda` or `cuda:<number>`.
+    """
+
+    checkpoint: Path
+    spec: ModelSpec
+    cache: Path
+    model_opt: str = "NoOpt"
+    precision: str = "fp32"
+    batch_size: int = 8
+    device: str = "cpu"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Capabilities:
+    """What a loaded engine declares of itself; the conformance suite holds it to it.
+
+    Args:
+        precision: Of the weights and of the products, one of `sdxl_engine.settings.PRECISIONS`.
+        most_images: Largest batch, in images; None if there is no limit but memory.
+        capturable: Whether the bound callables only enqueue work on torch's current CUDA stream, so that a CUDA graph
+            can hold them.
+    """
+
+    precision: str
+    most_images: int | None = None
+    capturable: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineMemory:
+    """What an engine holds for itself, bytes; the caller's buffers are not counted.
+
+    Args:
+        host: In the CPU's memory.
+        device: In the GPU's memory.
+    """
+
+    host: int
+    device: int = 0
 
 
 class Engine(Protocol):
@@ -22,42 +77,71 @@ class Engine(Protocol):
     Attributes:
         name: As registered.
         spec: The model's sizes.
+        networks: The interface of each of `spec.NETWORKS`: names and shapes are those of `spec.networks`, the dtypes
+            of floating-point tensors are the engine's own choice.
         device: Where buffers must lie.
+        capabilities: What it declares.
     """
 
     name: str
     spec: ModelSpec
+    networks: dict[str, NetworkSpec]
     device: torch.device
+    capabilities: Capabilities
 
     def bind(self, network: str, buffers: Buffers) -> Callable[[], None]:
         """Prepare one network for one set of buffers.
 
         Args:
             network: One of `spec.NETWORKS`.
-            buffers: Every input and output of the network by name, contiguous, on `device`, with the shapes of
-                `spec.networks[network]` for one batch size. Buffers may be shared between networks: that is how cached
+            buffers: Every input and output of the network by name, contiguous, on `device`, with the shapes and dtypes
+                of `networks[network]` for one batch size. Buffers may be shared between networks: that is how cached
                 features get from the deep UNet to the shallow one without a copy.
 
         Returns:
-            A callable that reads the inputs and writes every element of the outputs.
+            A callable that reads the inputs and writes every element of the outputs. Results depend on the inputs
+            alone: not on earlier calls, on other rows of the batch, or on what the outputs held before.
 
         Raises:
             EngineError: a buffer is missing or has the wrong shape, dtype or device.
         """
         ...
 
-    def close(self) -> None:
-        """Give all memory back; bound callables must not be called after it."""
+    def memory(self) -> EngineMemory:
+        """What the engine holds now: weights, workspaces, plans; nothing once it is closed."""
         ...
+
+    def close(self) -> None:
+        """Give all memory back; a second call does nothing. Bound callables must not be called after it."""
+        ...
+
+
+def with_floats(networks: Mapping[str, NetworkSpec], dtype: str) -> dict[str, NetworkSpec]:
+    """The same interfaces with floating-point tensors of another dtype (numpy name); the timestep stays float32.
+
+    A timestep of 981 in float16 is off by a half at most, which is another noise level.
+    """
+
+    def converted(interface: NetworkSpec) -> NetworkSpec:
+        inputs, outputs = (
+            {
+                name: replace(spec, dtype=dtype) if spec.dtype == "float32" and name != "timestep" else spec
+                for name, spec in tensors.items()
+            }
+            for tensors in (interface.inputs, interface.outputs)
+        )
+        return replace(interface, inputs=inputs, outputs=outputs)
+
+    return {name: converted(interface) for name, interface in networks.items()}
 
 
 def check_buffers(engine: Engine, network: str, buffers: Buffers) -> None:
     """Check names, shapes, dtypes, contiguity and device of the buffers of one network.
 
     Raises:
-        EngineError: naming the first buffer that does not fit.
+        EngineError: naming the first buffer that does not fit, or a batch above what the engine declares.
     """
-    interface = engine.spec.networks[network]
+    interface = engine.networks[network]
     tensors = interface.inputs | interface.outputs
     missing = sorted(tensors.keys() - buffers.keys())
     if missing:
@@ -78,3 +162,10 @@ def check_buffers(engine: Engine, network: str, buffers: Buffers) -> None:
                 got=f"{tuple(buffer.shape)} {buffer.dtype} {kind} on {buffer.device}",
                 expected=f"{spec.at(rows)} {dtype} contiguous on {engine.device}",
             )
+    most = engine.capabilities.most_images
+    if most is not None and rows > interface.rows(most):
+        raise EngineError(
+            f"{network}: the batch is larger than the engine {engine.name} was made for",
+            got=f"{rows} rows",
+            expected=f"at most {interface.rows(most)}, for {most} images",
+        )

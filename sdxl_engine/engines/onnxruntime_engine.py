@@ -12,7 +12,7 @@ import numpy as np
 import onnxruntime
 import torch
 
-from sdxl_engine.engines.base import Buffers, check_buffers
+from sdxl_engine.engines.base import Buffers, Capabilities, EngineMemory, check_buffers
 from sdxl_engine.engines.cache import built_once
 from sdxl_engine.errors import EngineError
 from sdxl_engine.export import onnx as exporter
@@ -22,6 +22,8 @@ from sdxl_engine.models.spec import ONNX_FOLDERS, ModelSpec
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from sdxl_engine.engines.base import EngineRequest
 
 _BUILT_WITH = ("torch", "onnx", "onnxscript", "diffusers", "transformers")
 _BUILT_BY = (exporter, load, text, unet_split)
@@ -35,7 +37,9 @@ class OnnxRuntimeEngine:
 
     def __init__(self, folder: Path, spec: ModelSpec) -> None:
         self.spec = spec
+        self.networks = spec.networks
         self.device = torch.device("cpu")
+        self.capabilities = Capabilities(precision="fp32")
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = len(os.sched_getaffinity(0))
         options.log_severity_level = 3
@@ -45,11 +49,12 @@ class OnnxRuntimeEngine:
             name: onnxruntime.InferenceSession(folder / sub / "model.onnx", options, providers=["CPUExecutionProvider"])
             for name, sub in ONNX_FOLDERS.items()
         }
+        self._bytes = sum(path.stat().st_size for _, path in tree_files(folder))
 
     def bind(self, network: str, buffers: Buffers) -> Callable[[], None]:
         """See `Engine.bind`."""
         check_buffers(self, network, buffers)
-        session, interface = self._sessions[network], self.spec.networks[network]
+        session, interface = self._sessions[network], self.networks[network]
         binding = session.io_binding()
         for specs, bind in ((interface.inputs, binding.bind_input), (interface.outputs, binding.bind_output)):
             for name, spec in specs.items():
@@ -67,13 +72,18 @@ class OnnxRuntimeEngine:
 
         return run
 
+    def memory(self) -> EngineMemory:
+        """See `Engine.memory`: the files' bytes, which are weights; ONNX Runtime does not tell of its workspaces."""
+        return EngineMemory(host=self._bytes if self._sessions else 0)
+
     def close(self) -> None:
         """See `Engine.close`."""
         self._sessions.clear()
 
 
-def create(checkpoint: Path, spec: ModelSpec, cache: Path) -> OnnxRuntimeEngine:
+def create(request: EngineRequest) -> OnnxRuntimeEngine:
     """Export the checkpoint's networks where the cache has none that fit, and load them."""
+    checkpoint, spec = request.checkpoint, request.spec
     ingredients = {
         "weights": {f"{part}/{name}": sha256(path) for part in _PARTS for name, path in tree_files(checkpoint / part)},
         "opset": exporter.OPSET,
@@ -85,4 +95,4 @@ def create(checkpoint: Path, spec: ModelSpec, cache: Path) -> OnnxRuntimeEngine:
     def build(folder: Path) -> None:
         exporter.export_networks(load.load_networks(checkpoint), spec, folder)
 
-    return OnnxRuntimeEngine(built_once(cache, "onnx-fp32", ingredients, build), spec)
+    return OnnxRuntimeEngine(built_once(request.cache, "onnx-fp32", ingredients, build), spec)

@@ -3,64 +3,141 @@
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
 import importlib.util
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from functools import partial
+from typing import TYPE_CHECKING, Any, cast
 
-from sdxl_engine.errors import UnavailableError, unknown_choice
+from sdxl_engine.errors import UnavailableError, UsageError, unknown_choice
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Callable
 
-    from sdxl_engine.engines.base import Engine
-    from sdxl_engine.models.spec import ModelSpec
+    from sdxl_engine.engines.base import Engine, EngineRequest
 
 AUTO = "auto"
+ENTRY_POINTS = "sdxl_engine.engines"
+"""Group of a third party's entry points: each names an `EngineEntry`."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class EngineEntry:
-    """One registered engine.
+    """One registered engine. Says what is known without importing what the engine needs.
 
     Args:
         name: What users ask for.
-        factory: `module:callable(checkpoint, spec, cache) -> Engine`, imported only when it is used.
+        factory: `module:callable(EngineRequest) -> Engine`, imported only when it is used.
         needs: Modules that must be importable.
-        extra: The extra of this project that installs them.
+        install: The command that installs them.
+        precisions: What it can run in; the first is its default.
+        devices: Kinds of device it can run on, `cpu` or `cuda`; the first that is here is its default.
     """
 
     name: str
     factory: str
-    needs: tuple[str, ...]
-    extra: str
+    needs: tuple[str, ...] = ()
+    install: str = ""
+    precisions: tuple[str, ...] = ("fp32",)
+    devices: tuple[str, ...] = ("cpu",)
 
     @property
     def missing(self) -> tuple[str, ...]:
         """Needed modules that are not installed; nothing is imported to find out."""
         return tuple(module for module in self.needs if importlib.util.find_spec(module) is None)
 
+    def precision(self, asked: str, *, source: str = "precision") -> str:
+        """The precision to run in; `auto` is the default.
+
+        Raises:
+            UsageError: the engine does not have the one asked for.
+        """
+        if asked == AUTO:
+            return self.precisions[0]
+        if asked not in self.precisions:
+            raise UsageError(
+                f"the engine {self.name!r} does not run in {asked}",
+                got=asked,
+                expected=" or ".join(self.precisions),
+                source=source,
+            )
+        return asked
+
+    def device(self, asked: str, *, source: str = "device") -> str:
+        """The device to run on; `auto` is the first of `devices` that is here. Imports torch to look for a GPU.
+
+        Raises:
+            UsageError: the engine does not run on the one asked for.
+            UnavailableError: it is not here, or the engine needs a GPU and there is none.
+        """
+        if asked == AUTO and self.devices[0] == "cpu":
+            return "cpu"
+        import torch
+
+        gpus = torch.cuda.device_count()
+        if asked == AUTO:
+            if gpus and "cuda" in self.devices:
+                return "cuda"
+            if "cpu" in self.devices:
+                return "cpu"
+        kind, _, number = asked.partition(":")
+        wanted = "cuda" if asked == AUTO else kind
+        if wanted not in self.devices:
+            expected = " or ".join(self.devices)
+            raise UsageError(
+                f"the engine {self.name!r} does not run there", got=asked, expected=expected, source=source
+            )
+        if wanted == "cuda" and int(number or 0) >= gpus:
+            raise UnavailableError(
+                f"the engine {self.name!r} needs a GPU that is not here",
+                got=f"{gpus} GPUs that torch can use",
+                expected=asked if asked != AUTO else "one",
+                source=source,
+                fix="a machine with an NVIDIA GPU and a build of torch for CUDA",
+            )
+        return asked
+
 
 _TORCH = ("torch", "diffusers", "transformers")
+
+
+def _own(name: str, module: str, *needs: str, **more: tuple[str, ...]) -> EngineEntry:
+    factory, install = f"sdxl_engine.engines.{module}:create", f"pip install 'pytest-sdxl[{name}]'"
+    return EngineEntry(name=name, factory=factory, needs=(*_TORCH, *needs), install=install, **more)
+
+
 ENGINES = {
     entry.name: entry
     for entry in (
         # In the order in which `auto` tries them.
-        EngineEntry(
-            "onnxruntime",
-            "sdxl_engine.engines.onnxruntime_engine:create",
-            (*_TORCH, "onnx", "onnxscript", "onnxruntime"),
-            "onnxruntime",
-        ),
-        EngineEntry("torch", "sdxl_engine.engines.torch_engine:create", _TORCH, "torch"),
+        _own("onnxruntime", "onnxruntime_engine", "onnx", "onnxscript", "onnxruntime"),
+        _own("torch", "torch_engine", precisions=("fp32", "fp16", "bf16"), devices=("cuda", "cpu")),
     )
 }
+"""The project's own."""
+
+
+def registered() -> dict[str, Callable[[], EngineEntry]]:
+    """Every engine's name and what gives its entry: the project's own, then installed third parties' by entry point."""
+    found: dict[str, Callable[[], EngineEntry]] = {name: partial(ENGINES.__getitem__, name) for name in ENGINES}
+    for point in importlib.metadata.entry_points(group=ENTRY_POINTS):
+        found.setdefault(point.name, partial(_from_entry_point, point))
+    return found
+
+
+def _from_entry_point(point: importlib.metadata.EntryPoint) -> EngineEntry:
+    return _imported(point.value, f"entry point {point.name} of {point.dist.name if point.dist else 'a package'}")
 
 
 def resolve_engine(name: str, *, source: str = "engine") -> EngineEntry:
     """The engine asked for, or for `auto` the first that is installed. Imports no heavy library.
 
+    Args:
+        name: A registered name, `auto`, or `module:attribute` of an `EngineEntry` that is not registered.
+        source: Where the choice came from, for the message.
+
     Raises:
-        UsageError: there is no engine of that name.
+        UsageError: there is no engine of that name, or what is named is not an engine's entry.
         UnavailableError: what it needs is not installed.
     """
     if name == AUTO:
@@ -68,28 +145,55 @@ def resolve_engine(name: str, *, source: str = "engine") -> EngineEntry:
         if installed is not None:
             return installed
         name = "torch"
-    if name not in ENGINES:
-        raise unknown_choice("engine", name, [AUTO, *ENGINES], source=source)
-    entry = ENGINES[name]
+    if ":" in name:
+        entry = _imported(name, source)
+    else:
+        known = registered()
+        if name not in known:
+            raise unknown_choice("engine", name, [AUTO, *known], source=source)
+        entry = known[name]()
     if entry.missing:
         raise UnavailableError(
             f"the engine {name!r} is not installed",
             got="no module " + ", ".join(entry.missing),
             expected=", ".join(entry.needs),
             source=source,
-            fix=f"pip install 'pytest-sdxl[{entry.extra}]'",
+            fix=entry.install,
         )
     return entry
 
 
-def create_engine(entry: EngineEntry, checkpoint: Path, spec: ModelSpec, cache: Path) -> Engine:
-    """Load, and where need be build, an engine for a checkpoint.
+def create_engine(entry: EngineEntry, request: EngineRequest) -> Engine:
+    """Load, and where need be build, an engine.
 
-    Args:
-        entry: From `resolve_engine`.
-        checkpoint: A diffusers-layout folder.
-        spec: Its sizes.
-        cache: Where built files go, `build/engines`.
+    Raises:
+        UsageError: its factory cannot be imported.
+        SdxlError: whatever the engine raises.
     """
-    module, _, function = entry.factory.partition(":")
-    return cast("Engine", getattr(importlib.import_module(module), function)(checkpoint, spec, cache))
+    return cast("Engine", _attribute(entry.factory, f"the factory of the engine {entry.name}")(request))
+
+
+def _imported(path: str, source: str) -> EngineEntry:
+    found = _attribute(path, source)
+    if not isinstance(found, EngineEntry):
+        raise UsageError(
+            "this is not an engine's entry",
+            got=repr(found),
+            expected="a sdxl_engine.engines.EngineEntry",
+            source=f"{path}, {source}",
+        )
+    return found
+
+
+def _attribute(path: str, source: str) -> Any:
+    module, _, name = path.partition(":")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise UsageError(
+            "this engine cannot be imported",
+            got=error,
+            expected="module:attribute",
+            source=f"{path}, {source}",
+            fix="install the module, or name its folder in PYTHONPATH",
+        ) from error

@@ -6,30 +6,44 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from sdxl_engine.engines.base import Buffers, check_buffers
+from sdxl_engine.engines.base import Buffers, Capabilities, EngineMemory, check_buffers, with_floats
 from sdxl_engine.models.load import load_networks
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
-    from sdxl_engine.models.spec import ModelSpec
+    from sdxl_engine.engines.base import EngineRequest
+
+_DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 
 
 class TorchEngine:
-    """Runs the modules eagerly in fp32, on the CPU."""
+    """Runs the modules eagerly; its float32 is all of float32, TF32 is off.
+
+    Args:
+        request: Checkpoint, precision and device; any batch size will do.
+    """
 
     name = "torch"
 
-    def __init__(self, checkpoint: Path, spec: ModelSpec) -> None:
-        self.spec = spec
-        self.device = torch.device("cpu")
-        self._networks = load_networks(checkpoint)
+    def __init__(self, request: EngineRequest) -> None:
+        dtype = _DTYPES[request.precision]
+        self.spec = request.spec
+        self.networks = with_floats(request.spec.networks, dtype)
+        # With its number: that is how a buffer on it says where it lies.
+        self.device = torch.empty(0, device=request.device).device
+        self.capabilities = Capabilities(precision=request.precision, capturable=self.device.type == "cuda")
+        if self.device.type == "cuda":
+            # The reference of every other engine is in all of float32. The switch is the whole process's.
+            torch.backends.cuda.matmul.allow_tf32 = False
+            torch.backends.cudnn.allow_tf32 = False
+        loaded = load_networks(request.checkpoint, getattr(torch, dtype))
+        self._modules = {name: module.to(self.device) for name, module in loaded.items()}
 
     def bind(self, network: str, buffers: Buffers) -> Callable[[], None]:
         """See `Engine.bind`."""
         check_buffers(self, network, buffers)
-        module, interface = self._networks[network], self.spec.networks[network]
+        module, interface = self._modules[network], self.networks[network]
         inputs = [buffers[name] for name in interface.inputs]
         outputs = [buffers[name] for name in interface.outputs]
 
@@ -42,11 +56,19 @@ class TorchEngine:
 
         return run
 
+    def memory(self) -> EngineMemory:
+        """See `Engine.memory`: the weights, each once."""
+        weights = {
+            tensor.data_ptr(): tensor for module in self._modules.values() for tensor in module.state_dict().values()
+        }
+        total = sum(tensor.nbytes for tensor in weights.values())
+        return EngineMemory(host=0, device=total) if self.device.type == "cuda" else EngineMemory(host=total)
+
     def close(self) -> None:
         """See `Engine.close`."""
-        self._networks.clear()
+        self._modules.clear()
 
 
-def create(checkpoint: Path, spec: ModelSpec, cache: Path) -> TorchEngine:  # noqa: ARG001 -- the factories' signature
+def create(request: EngineRequest) -> TorchEngine:
     """Make the engine; it builds nothing, so the cache stays unused."""
-    return TorchEngine(checkpoint, spec)
+    return TorchEngine(request)

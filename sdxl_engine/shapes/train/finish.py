@@ -18,7 +18,8 @@ from sdxl_engine.accuracy.scorer import Scorer
 from sdxl_engine.assets.captions import write_captions
 from sdxl_engine.assets.latents import read_latent
 from sdxl_engine.assets.tokens import tokenise
-from sdxl_engine.engines.torch_engine import TorchEngine
+from sdxl_engine.engines.base import EngineRequest
+from sdxl_engine.engines.torch_engine import create
 from sdxl_engine.files import write_json
 from sdxl_engine.models.prompts import STEPS
 from sdxl_engine.models.spec import read_spec
@@ -71,7 +72,7 @@ def draw_reference(bundle: Path, captions: list[str]) -> Images:
     """The fp32 NoOpt reference's pictures of captions, by engine `torch`: (N, 128, 128, 3) uint8, RGB."""
     spec = read_spec(bundle)
     pipeline = Pipeline(
-        TorchEngine(bundle, spec),
+        create(EngineRequest(checkpoint=bundle, spec=spec, cache=bundle)),
         read_schedule(bundle, STEPS),
         deep_steps("NoOpt", STEPS),
         tokenise(bundle, captions, spec.tokens),

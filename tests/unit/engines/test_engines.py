@@ -1,15 +1,16 @@
 import pytest
 import torch
 
-from sdxl_engine.engines.base import check_buffers
-from sdxl_engine.engines.registry import ENGINES, create_engine, resolve_engine
+from sdxl_engine.engines.base import Capabilities, EngineRequest, check_buffers, with_floats
+from sdxl_engine.engines.registry import ENGINES, EngineEntry, create_engine, resolve_engine
 from sdxl_engine.errors import EngineError, UnavailableError, UsageError
 from sdxl_engine.models.spec import NETWORKS
 
 
 @pytest.fixture(scope="module")
 def engines(bundle, spec, build_dir):
-    made = {name: create_engine(resolve_engine(name), bundle, spec, build_dir / "engines") for name in ENGINES}
+    request = EngineRequest(checkpoint=bundle, spec=spec, cache=build_dir / "engines")
+    made = {name: create_engine(resolve_engine(name), request) for name in ENGINES}
     yield made
     for engine in made.values():
         engine.close()
@@ -80,6 +81,54 @@ def test_buffers_that_do_not_fit_are_named(engines, spec, change, message):
     assert message in str(caught.value)
 
 
+def test_a_batch_above_what_the_engine_declares_is_refused(engines, spec, monkeypatch):
+    monkeypatch.setattr(engines["torch"], "capabilities", Capabilities(precision="fp32", most_images=2))
+    with pytest.raises(EngineError, match="larger than the engine torch was made for") as caught:
+        check_buffers(engines["torch"], "unet", random_buffers(spec, "unet", 3, seed=0))
+    assert "6 rows" in str(caught.value)
+    assert "at most 4, for 2 images" in str(caught.value)
+
+
+def test_half_precision_keeps_the_timestep(spec):
+    networks = with_floats(spec.networks, "float16")
+    dtypes = {name: tensor.dtype for name, tensor in networks["unet"].inputs.items()}
+    assert dtypes.pop("timestep") == "float32"
+    assert set(dtypes.values()) == {"float16"}
+    assert networks["clip1"].inputs["input_ids"].dtype == "int32"
+    assert networks["unet"].rows(3) == 6
+
+
+def test_torch_runs_in_half_precision(bundle, spec, engines, build_dir):
+    request = EngineRequest(checkpoint=bundle, spec=spec, cache=build_dir / "engines", precision="bf16")
+    half = create_engine(resolve_engine("torch"), request)
+    wanted = random_buffers(spec, "clip2", 2, seed=5)
+    engines["torch"].bind("clip2", wanted)()
+    buffers = {
+        name: torch.zeros_like(buffer, dtype=torch.bfloat16 if buffer.is_floating_point() else None)
+        for name, buffer in wanted.items()
+    }
+    buffers["input_ids"].copy_(wanted["input_ids"])
+    half.bind("clip2", buffers)()
+    reached, asked = buffers["text_embeddings"].float(), wanted["text_embeddings"]
+    error = float((reached - asked).norm() / asked.norm())
+    assert 1e-4 < error < 3e-2
+    half.close()
+
+
+def test_memory_is_the_weights_once_and_nothing_after_close(bundle, spec, build_dir):
+    engine = create_engine(
+        resolve_engine("torch"), EngineRequest(checkpoint=bundle, spec=spec, cache=build_dir / "engines")
+    )
+    held = engine.memory()
+    stored = sum(path.stat().st_size for path in bundle.rglob("*.safetensors") if "metrics" not in path.parts)
+    # Stored in float16 and held in float32; of the autoencoder, the decoder alone.
+    assert 1.8 * stored < held.host < 2 * stored
+    assert held.device == 0
+    engine.close()
+    engine.close()
+    assert engine.memory().host == 0
+
+
 def test_auto_takes_the_first_that_is_installed(monkeypatch):
     assert resolve_engine("auto").name == "onnxruntime"
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "onnxruntime" else object())
@@ -91,6 +140,30 @@ def test_an_engine_that_is_not_installed_says_how_to_install_it(monkeypatch):
     with pytest.raises(UnavailableError, match="not installed") as caught:
         resolve_engine("onnxruntime")
     assert "pip install 'pytest-sdxl[onnxruntime]'" in str(caught.value)
+
+
+def test_a_precision_that_the_engine_lacks_is_refused():
+    entry = resolve_engine("onnxruntime")
+    assert entry.precision("auto") == "fp32"
+    with pytest.raises(UsageError, match="does not run in fp8") as caught:
+        entry.precision("fp8", source="--sdxl-precision")
+    assert "fp32" in caught.value.parts["expected"]
+
+
+def test_a_device_is_chosen_among_those_that_are_here(monkeypatch):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    assert resolve_engine("torch").device("auto") == "cpu"
+    with pytest.raises(UsageError, match="does not run there"):
+        resolve_engine("onnxruntime").device("cuda")
+    with pytest.raises(UnavailableError, match="needs a GPU that is not here"):
+        resolve_engine("torch").device("cuda")
+    with pytest.raises(UnavailableError, match="0 GPUs"):
+        EngineEntry(name="fast", factory="fast:create", devices=("cuda",)).device("auto")
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    assert resolve_engine("torch").device("auto") == "cuda"
+    assert resolve_engine("torch").device("cuda:1") == "cuda:1"
+    with pytest.raises(UnavailableError, match="2 GPUs"):
+        resolve_engine("torch").device("cuda:2")
 
 
 def test_an_unknown_engine_suggests_the_nearest():
