@@ -27,7 +27,7 @@ def _options() -> argparse.ArgumentParser:
     shared.add_argument(
         "--model",
         default=_DEFAULTS.model,
-        help="auto, shapes, or the folder of an SDXL checkpoint (default: auto)",
+        help="auto, shapes, random, or the folder of an SDXL checkpoint (default: auto)",
     )
     shared.add_argument("--model-opt", default="DeepCache", help=f"{', '.join(MODEL_OPTS)} (default: DeepCache)")
     shared.add_argument("--engine", default=_DEFAULTS.engine, help="name of an engine (default: auto)")
