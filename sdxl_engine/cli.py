@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from sdxl_engine import __version__, commands
 from sdxl_engine.compare_command import add_compare, compare
+from sdxl_engine.diff_command import add_diff, diff
 from sdxl_engine.errors import SdxlError
 from sdxl_engine.settings import GATES, METRICS, MODEL_OPTS, PRECISIONS, SAVED_IMAGES, TEST_MODES, RunSettings
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _DEFAULTS = RunSettings()
-_COMMANDS = commands.COMMANDS | {"compare": compare}
+_COMMANDS = commands.COMMANDS | {"compare": compare, "diff": diff}
 
 
 def _options() -> argparse.ArgumentParser:
@@ -94,6 +95,7 @@ def _parser() -> argparse.ArgumentParser:
     merge.add_argument("--output", type=Path, metavar="DIR", help="write the record of the whole run there")
 
     add_compare(subcommands, shared)
+    add_diff(subcommands, shared)
     subcommands.add_parser("generate-engines", parents=[shared], help="build the engine's files ahead of a run")
     subcommands.add_parser("doctor", parents=[shared], help="say what is installed and what would run")
     return parser
