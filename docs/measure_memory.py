@@ -173,11 +173,11 @@ def main() -> None:
             with FakeTensorMode() if device == "cpu" else nullcontext(), torch.device(device):
                 network = make().eval()
                 peaks = [peak(network, inputs(name, images, device), device) / MIB for images in BATCHES]
-                wide = dtype.itemsize / 2
+                estimated = estimate.ACTIVATIONS[name] * dtype.itemsize / 2
                 print(
                     f"{str(dtype).removeprefix('torch.')} {name}: {used_parameters(network)} parameters, "
                     f"MiB at batch {BATCHES}: {', '.join(f'{each:.2f}' for each in peaks)} "
-                    f"(estimate: {', '.join(f'{estimate.ACTIVATIONS[name] * wide * images:.2f}' for images in BATCHES)})"
+                    f"(estimate: {', '.join(f'{estimated * images:.2f}' for images in BATCHES)})"
                 )
     if device == "cuda":
         free, total = torch.cuda.mem_get_info()

@@ -13,12 +13,13 @@ from sdxl_engine import __version__, commands
 from sdxl_engine.compare_command import add_compare, compare
 from sdxl_engine.errors import SdxlError
 from sdxl_engine.settings import GATES, METRICS, MODEL_OPTS, SAVED_IMAGES, TEST_MODES, RunSettings
+from sdxl_engine.systems_command import add_systems, systems
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _DEFAULTS = RunSettings()
-_COMMANDS = commands.COMMANDS | {"compare": compare}
+_COMMANDS = commands.COMMANDS | {"compare": compare, "systems": systems}
 
 
 def _options() -> argparse.ArgumentParser:
@@ -91,6 +92,7 @@ def _parser() -> argparse.ArgumentParser:
     merge.add_argument("--output", type=Path, metavar="DIR", help="write the record of the whole run there")
 
     add_compare(subcommands, shared)
+    add_systems(subcommands)
     subcommands.add_parser("generate-engines", parents=[shared], help="build the engine's files ahead of a run")
     subcommands.add_parser("doctor", parents=[shared], help="say what is installed and what would run")
     return parser
