@@ -126,7 +126,7 @@ def _add(settings: RunSettings, arguments: argparse.Namespace) -> Outcome:
             source=resolved.config.path,
             fix="correct or remove that file",
         )
-    name = arguments.name or _name(resolved)
+    name = _name(resolved) if arguments.name is None else arguments.name
     if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name) is None:
         raise UsageError(
             "this cannot be the name of a system", got=repr(name), expected="letters, digits, _ . -", source="--name"
