@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import dataclasses
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,9 +11,13 @@ from typing import TYPE_CHECKING, Any
 from sdxl_engine.commands import Outcome
 from sdxl_engine.errors import AssetError, UsageError
 from sdxl_engine.settings import MODEL_OPTS, SCENARIOS, RunSettings
+from sdxl_engine.systems.catalogue import own_folder, read_catalogue
+from sdxl_engine.systems.computed import exact_match
+from sdxl_engine.systems.machine import GIB, detect
+from sdxl_engine.systems.resolve import resolve, system_config
+from sdxl_engine.systems.writing import write_system
 
 if TYPE_CHECKING:
-    import argparse
     from collections.abc import Callable
 
     from sdxl_engine.systems.config import RunConfig, SystemConfig
@@ -27,9 +33,7 @@ CHECK_BY_HAND = (
 
 def add_systems(subcommands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the subcommand to the parser."""
-    import argparse as parsing
-
-    shared = parsing.ArgumentParser(add_help=False)
+    shared = argparse.ArgumentParser(add_help=False)
     shared.add_argument("--systems-dir", type=Path, metavar="DIR", help="configurations of your own, before all others")
     shared.add_argument(
         "--build-dir",
@@ -54,15 +58,11 @@ def systems(settings: RunSettings, arguments: argparse.Namespace) -> Outcome:
 
 
 def _resolved(settings: RunSettings, arguments: argparse.Namespace) -> Resolved:
-    from sdxl_engine.systems.resolve import system_config
-
     return system_config(settings.build_dir, arguments.systems_dir)
 
 
 def _detect(settings: RunSettings, arguments: argparse.Namespace) -> Outcome:
     """The machine and its configuration; a driver that does not answer is a failure, whatever is found besides."""
-    from sdxl_engine.systems.machine import GIB
-
     resolved = _resolved(settings, arguments)
     machine, config = resolved.machine, resolved.config
     print(f"processor: {machine.cpu}, {machine.cores} cores, {machine.host_memory_bytes / GIB:.1f} GiB")
@@ -78,10 +78,6 @@ def _detect(settings: RunSettings, arguments: argparse.Namespace) -> Outcome:
 
 
 def _list(settings: RunSettings, arguments: argparse.Namespace) -> Outcome:
-    from sdxl_engine.systems.catalogue import read_catalogue
-    from sdxl_engine.systems.machine import detect
-    from sdxl_engine.systems.resolve import resolve
-
     catalogue = read_catalogue(settings.build_dir, arguments.systems_dir)
     resolved = resolve(catalogue, detect())
     rows: list[dict[str, Any]] = []
@@ -99,8 +95,6 @@ def _list(settings: RunSettings, arguments: argparse.Namespace) -> Outcome:
 
 
 def _show(settings: RunSettings, arguments: argparse.Namespace) -> Outcome:
-    from sdxl_engine.systems.catalogue import read_catalogue
-
     config = read_catalogue(settings.build_dir, arguments.systems_dir).named(arguments.name)
     assert config.path is not None, "a catalogue holds files"
     print(f"# {config.path}\n{config.path.read_text(encoding='utf-8')}", end="")
@@ -108,12 +102,6 @@ def _show(settings: RunSettings, arguments: argparse.Namespace) -> Outcome:
 
 
 def _add(settings: RunSettings, arguments: argparse.Namespace) -> Outcome:
-    import dataclasses
-
-    from sdxl_engine.systems.catalogue import own_folder
-    from sdxl_engine.systems.computed import exact_match
-    from sdxl_engine.systems.writing import write_system
-
     resolved = _resolved(settings, arguments)
     if resolved.machine.gpu_error is not None:
         raise UsageError(
