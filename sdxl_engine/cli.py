@@ -14,12 +14,13 @@ from sdxl_engine.compare_command import add_compare, compare
 from sdxl_engine.diff_command import add_diff, diff
 from sdxl_engine.errors import SdxlError
 from sdxl_engine.settings import GATES, METRICS, MODEL_OPTS, PRECISIONS, SAVED_IMAGES, TEST_MODES, RunSettings
+from sdxl_engine.systems_command import add_systems, systems
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _DEFAULTS = RunSettings()
-_COMMANDS = commands.COMMANDS | {"compare": compare, "diff": diff}
+_COMMANDS = commands.COMMANDS | {"compare": compare, "diff": diff, "systems": systems}
 
 
 def _options() -> argparse.ArgumentParser:
@@ -96,6 +97,7 @@ def _parser() -> argparse.ArgumentParser:
 
     add_compare(subcommands, shared)
     add_diff(subcommands, shared)
+    add_systems(subcommands)
     subcommands.add_parser("generate-engines", parents=[shared], help="build the engine's files ahead of a run")
     subcommands.add_parser("doctor", parents=[shared], help="say what is installed and what would run")
     return parser
