@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from sdxl_engine import __version__, commands
 from sdxl_engine.compare_command import add_compare, compare
 from sdxl_engine.errors import SdxlError
-from sdxl_engine.settings import GATES, METRICS, MODEL_OPTS, PRECISIONS, SAVED_IMAGES, TEST_MODES, RunSettings
+from sdxl_engine.settings import GATES, GRAPHS, METRICS, MODEL_OPTS, PRECISIONS, SAVED_IMAGES, TEST_MODES, RunSettings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,6 +35,7 @@ def _options() -> argparse.ArgumentParser:
         "--precision", default=_DEFAULTS.precision, help=f"{', '.join(PRECISIONS)} (default: the engine's own)"
     )
     shared.add_argument("--device", default=_DEFAULTS.device, help="of the engine: cpu, cuda, cuda:N (default: auto)")
+    shared.add_argument("--graphs", default=_DEFAULTS.graphs, help=f"CUDA graphs: {', '.join(GRAPHS)} (default: auto)")
     shared.add_argument("--samples", type=int, help="how many captions, from the first (default: the model's own)")
     shared.add_argument("--shard", metavar="i/n", help="only this machine's share of the captions")
     shared.add_argument("--captions", type=Path, metavar="FILE", help="captions (TSV) in place of the model's own")

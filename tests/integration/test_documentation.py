@@ -28,6 +28,12 @@ MLPerf Stable Diffusion XL benchmark:
   --sdxl-model=MODEL    shapes, or a checkpoint's folder, default auto
                         (env SDXL_MODEL, ini sdxl_model)
   --sdxl-engine=NAME    Engine that runs the networks, default auto (env SDXL_ENGINE, ini sdxl_engine)
+  --sdxl-precision=NAME Of the networks (auto, fp32, bf16, fp16, fp8, int8), default the engine's own
+                        (env SDXL_PRECISION, ini sdxl_precision)
+  --sdxl-device=DEVICE  Of the engine (cpu, cuda, cuda:N), default auto: a GPU if it can use one
+                        (env SDXL_DEVICE, ini sdxl_device)
+  --sdxl-graphs=WHEN    CUDA graphs (auto, on, off), default auto: if the engine can be captured
+                        (env SDXL_GRAPHS, ini sdxl_graphs)
   --sdxl-scenario=NAME  LoadGen scenario (Offline) (env SDXL_SCENARIO, ini sdxl_scenario)
   --sdxl-test-mode=NAME LoadGen tests to run (AccuracyOnly, PerformanceOnly, SubmissionRun)
                         (env SDXL_TEST_MODE, ini sdxl_test_mode)
