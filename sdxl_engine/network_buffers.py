@@ -46,7 +46,13 @@ class NetworkBuffers:
         self._bound: dict[int, Bound] = {}
 
     def bound(self, images: int) -> Bound:
-        """Buffers and bound networks for a batch of `images`, made once per size."""
+        """Buffers and bound networks for a batch of `images`, made once per size.
+
+        Raises:
+            ValueError: more images than the buffers are for.
+        """
+        if images > self._batch_size:
+            raise ValueError(f"got a batch of {images} images, the buffers are for {self._batch_size}")
         if images not in self._bound:
             self._bound[images] = self._bind(images)
         return self._bound[images]
