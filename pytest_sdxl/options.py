@@ -15,6 +15,7 @@ import pytest
 from sdxl_engine.errors import UsageError
 from sdxl_engine.settings import (
     GATES,
+    GRAPHS,
     METRICS,
     MODEL_OPTS,
     PRECISIONS,
@@ -70,6 +71,12 @@ OPTIONS = (
     ),
     Option(
         "--sdxl-device", "device", "DEVICE", "Of the engine (cpu, cuda, cuda:N), default auto: a GPU if it can use one"
+    ),
+    Option(
+        "--sdxl-graphs",
+        "graphs",
+        "WHEN",
+        f"CUDA graphs ({_names(GRAPHS)}), default auto: if the engine can be captured",
     ),
     Option("--sdxl-scenario", "scenario", "NAME", f"LoadGen scenario ({_names(SCENARIOS)})"),
     Option("--sdxl-test-mode", "test_mode", "NAME", f"LoadGen tests to run ({_names(TEST_MODES)})"),

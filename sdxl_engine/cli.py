@@ -13,7 +13,7 @@ from sdxl_engine import __version__, commands
 from sdxl_engine.compare_command import add_compare, compare
 from sdxl_engine.diff_command import add_diff, diff
 from sdxl_engine.errors import SdxlError
-from sdxl_engine.settings import GATES, METRICS, MODEL_OPTS, PRECISIONS, SAVED_IMAGES, TEST_MODES, RunSettings
+from sdxl_engine.settings import GATES, GRAPHS, METRICS, MODEL_OPTS, PRECISIONS, SAVED_IMAGES, TEST_MODES, RunSettings
 from sdxl_engine.systems_command import add_systems, systems
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ def _options() -> argparse.ArgumentParser:
         "--precision", default=_DEFAULTS.precision, help=f"{', '.join(PRECISIONS)} (default: the engine's own)"
     )
     shared.add_argument("--device", default=_DEFAULTS.device, help="of the engine: cpu, cuda, cuda:N (default: auto)")
+    shared.add_argument("--graphs", default=_DEFAULTS.graphs, help=f"CUDA graphs: {', '.join(GRAPHS)} (default: auto)")
     shared.add_argument("--samples", type=int, help="how many captions, from the first (default: the model's own)")
     shared.add_argument("--shard", metavar="i/n", help="only this machine's share of the captions")
     shared.add_argument("--captions", type=Path, metavar="FILE", help="captions (TSV) in place of the model's own")

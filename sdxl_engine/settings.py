@@ -18,6 +18,8 @@ TEST_MODES = ("AccuracyOnly", "PerformanceOnly", "SubmissionRun")
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16", "fp8", "int8")
 """`auto` is the engine's own default. Which of the others an engine runs in is for its entry to say."""
+GRAPHS = ("auto", "on", "off")
+"""Whether whole batches are drawn by CUDA graphs: `auto` where the engine can be captured; `on` insists."""
 GATES = ("auto", "official", "published", "custom")
 SAVED_IMAGES = ("worst", "all", "none")
 METRICS = ("auto", "torchmetrics")
@@ -36,6 +38,7 @@ class RunSettings:
         precision: One of `PRECISIONS`.
         device: Where the engine runs: `cpu`, `cuda` or `cuda:<number>`; `auto` takes a GPU if there is one that the
             engine runs on.
+        graphs: One of `GRAPHS`.
         scenario: One of `SCENARIOS`.
         test_mode: One of `TEST_MODES`.
         samples: How many captions, the first in the order of the captions file; None takes the model's default.
@@ -64,6 +67,7 @@ class RunSettings:
     engine: str = "auto"
     precision: str = "auto"
     device: str = "auto"
+    graphs: str = "auto"
     scenario: str = "Offline"
     test_mode: str = "SubmissionRun"
     samples: int | None = None
@@ -116,6 +120,7 @@ class RunSettings:
         for field, allowed in (
             ("model_opt", MODEL_OPTS),
             ("precision", PRECISIONS),
+            ("graphs", GRAPHS),
             ("scenario", SCENARIOS),
             ("test_mode", TEST_MODES),
             ("responses", RESPONSES),

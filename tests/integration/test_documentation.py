@@ -32,6 +32,8 @@ MLPerf Stable Diffusion XL benchmark:
                         (env SDXL_PRECISION, ini sdxl_precision)
   --sdxl-device=DEVICE  Of the engine (cpu, cuda, cuda:N), default auto: a GPU if it can use one
                         (env SDXL_DEVICE, ini sdxl_device)
+  --sdxl-graphs=WHEN    CUDA graphs (auto, on, off), default auto: if the engine can be captured
+                        (env SDXL_GRAPHS, ini sdxl_graphs)
   --sdxl-scenario=NAME  LoadGen scenario (Offline) (env SDXL_SCENARIO, ini sdxl_scenario)
   --sdxl-test-mode=NAME LoadGen tests to run (AccuracyOnly, PerformanceOnly, SubmissionRun)
                         (env SDXL_TEST_MODE, ini sdxl_test_mode)
