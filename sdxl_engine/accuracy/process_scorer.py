@@ -41,6 +41,7 @@ class ProcessScorer:
 
     Attributes:
         metric: What the images are scored with; it comes from the child, so the networks are loaded there alone.
+        pid: Of the child.
 
     Raises:
         SdxlError: what `load` raised.
@@ -62,6 +63,7 @@ class ProcessScorer:
                 pass_fds=fds,
                 env=child_environment(),
             )
+        self.pid = self._child.pid
         self._answers = self._link.makefile("rb")
         try:
             self.metric = cast("Metric", self._answer(request, "loading its networks"))
@@ -131,6 +133,6 @@ class ProcessScorer:
             f"the scorer's process ended while {what}: {how}",
             got=how,
             expected="a process that lives until all images are scored",
-            source=f"process {self._child.pid}",
+            source=f"process {self.pid}",
             fix=fix,
         )
