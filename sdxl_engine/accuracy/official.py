@@ -80,7 +80,8 @@ def _load_clip(path: Path, device: str) -> ClipNetwork:
 
     model = clip_model(device)
     check_quick_gelu(model, path)
-    state = torch.jit.load(str(path), map_location="cpu").state_dict()  # type: ignore[no-untyped-call]
+    # Onto the device at once, where 0.3 GB need not pass through the host's memory together.
+    state = torch.jit.load(str(path), map_location=device).state_dict()  # type: ignore[no-untyped-call]
     # The archive also holds three numbers that describe the architecture.
     described = ("input_resolution", "context_length", "vocab_size")
     model.load_state_dict({name: value for name, value in state.items() if name not in described})
