@@ -17,6 +17,7 @@ from sdxl_engine.settings import (
     GATES,
     GRAPHS,
     METRICS,
+    METRICS_DEVICES,
     MODEL_OPTS,
     PRECISIONS,
     RESPONSES,
@@ -97,6 +98,12 @@ OPTIONS = (
     ),
     Option("--sdxl-metrics", "metrics", "NAME", f"Metric variant ({_names(METRICS)}), default auto: the model's own"),
     Option("--sdxl-metrics-dir", "metrics_dir", "DIR", "Metric networks in place of the model's own"),
+    Option(
+        "--sdxl-metrics-device",
+        "metrics_device",
+        "DEVICE",
+        f"Where images are scored ({_names(METRICS_DEVICES)}), default auto: a GPU where there is one",
+    ),
     Option("--sdxl-shard", "shard", "i/n", "Accuracy of only this machine's share of the captions"),
     Option("--sdxl-resume", "resume", "last|DIR", "Go on with an accuracy run that was killed"),
     Option(

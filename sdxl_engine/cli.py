@@ -13,7 +13,17 @@ from sdxl_engine import __version__, commands
 from sdxl_engine.compare_command import add_compare, compare
 from sdxl_engine.diff_command import add_diff, diff
 from sdxl_engine.errors import SdxlError
-from sdxl_engine.settings import GATES, GRAPHS, METRICS, MODEL_OPTS, PRECISIONS, SAVED_IMAGES, TEST_MODES, RunSettings
+from sdxl_engine.settings import (
+    GATES,
+    GRAPHS,
+    METRICS,
+    METRICS_DEVICES,
+    MODEL_OPTS,
+    PRECISIONS,
+    SAVED_IMAGES,
+    TEST_MODES,
+    RunSettings,
+)
 from sdxl_engine.systems_command import add_systems, systems
 
 if TYPE_CHECKING:
@@ -87,6 +97,13 @@ def _parser() -> argparse.ArgumentParser:
     score = subcommands.add_parser("score", parents=[shared], help="CLIP and FID of pictures or of an accuracy log")
     images = score.add_mutually_exclusive_group()
     images.add_argument("--images", type=Path, metavar="DIR", help="a folder of <id>.png")
+    for command in (run, score):
+        command.add_argument(
+            "--metrics-device",
+            default=_DEFAULTS.metrics_device,
+            metavar="DEVICE",
+            help=f"where images are scored: {', '.join(METRICS_DEVICES)} (default: auto, a GPU where there is one)",
+        )
     score.add_argument("--output", type=Path, metavar="DIR", help="keep the record of the scores there")
     score.add_argument("--resume", metavar="DIR", help="go on with the record there, of a scoring that was killed")
     images.add_argument("--log", type=Path, metavar="FILE", help="an mlperf_log_accuracy.json")

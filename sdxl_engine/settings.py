@@ -23,6 +23,7 @@ GRAPHS = ("auto", "on", "off")
 GATES = ("auto", "official", "published", "custom")
 SAVED_IMAGES = ("worst", "all", "none")
 METRICS = ("auto", "torchmetrics")
+METRICS_DEVICES = ("auto", "cpu", "cuda", "cuda:<number>")
 RESPONSES = ("digests", "images")
 """What LoadGen gets and logs for each image of an accuracy run: its SHA-256, or the image."""
 
@@ -52,6 +53,8 @@ class RunSettings:
         metrics: `auto`, the networks that the model is scored with; or `torchmetrics`, the same weights with images
             prepared as torchmetrics does it, whose scores are for comparing and not for a gate of the benchmark.
         metrics_dir: A folder with the metric networks in place of the model's own.
+        metrics_device: Where images are scored, one of `METRICS_DEVICES`; `auto` is a GPU where the process that
+            scores sees one.
         save_images: One of `SAVED_IMAGES`: which images an accuracy run writes to `images/<id>.png` in its log folder;
             the worst are those that lost most CLIP score against the baseline.
         baseline: Log folder, or record in it, of the accuracy run that this one is compared with where its gate fails;
@@ -82,6 +85,7 @@ class RunSettings:
     baseline: Path | None = None
     metrics: str = "auto"
     metrics_dir: Path | None = None
+    metrics_device: str = "auto"
     gate: str = "auto"
     clip_range: str | None = None
     fid_range: str | None = None
@@ -161,6 +165,13 @@ class RunSettings:
                 got=self.timeout_s,
                 expected="seconds, more than 0",
                 source=origin.get("timeout_s", "timeout_s"),
+            )
+        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.metrics_device):
+            raise UsageError(
+                f"unknown metrics device {self.metrics_device!r}",
+                got=repr(self.metrics_device),
+                expected="one of " + ", ".join(METRICS_DEVICES),
+                source=origin.get("metrics_device", "metrics_device"),
             )
         if self.pipeline is not None and ":" not in self.pipeline:
             raise UsageError(
