@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING
 from sdxl_engine import __version__, commands
 from sdxl_engine.compare_command import add_compare, compare
 from sdxl_engine.errors import SdxlError
+from sdxl_engine.generate_engines_command import add_generate_engines, generate_engines
 from sdxl_engine.settings import GATES, METRICS, MODEL_OPTS, PRECISIONS, SAVED_IMAGES, TEST_MODES, RunSettings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _DEFAULTS = RunSettings()
-_COMMANDS = commands.COMMANDS | {"compare": compare}
+_COMMANDS = commands.COMMANDS | {"compare": compare, "generate-engines": generate_engines}
 
 
 def _options() -> argparse.ArgumentParser:
@@ -94,7 +95,7 @@ def _parser() -> argparse.ArgumentParser:
     merge.add_argument("--output", type=Path, metavar="DIR", help="write the record of the whole run there")
 
     add_compare(subcommands, shared)
-    subcommands.add_parser("generate-engines", parents=[shared], help="build the engine's files ahead of a run")
+    add_generate_engines(subcommands, shared)
     subcommands.add_parser("doctor", parents=[shared], help="say what is installed and what would run")
     return parser
 
