@@ -63,7 +63,7 @@ OPTIONS = (
         f"Variants to measure ({_names(MODEL_OPTS)}); may be repeated or take commas, default DeepCache",
         many=True,
     ),
-    Option("--sdxl-model", "model", "MODEL", "shapes, or a checkpoint's folder, default auto"),
+    Option("--sdxl-model", "model", "MODEL", "shapes, random, or a checkpoint's folder, default auto"),
     Option("--sdxl-engine", "engine", "NAME", "Engine that runs the networks, default auto"),
     Option(
         "--sdxl-precision", "precision", "NAME", f"Of the networks ({_names(PRECISIONS)}), default the engine's own"

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from sdxl_engine import __version__, commands
 from sdxl_engine.compare_command import add_compare, compare
+from sdxl_engine.diff_command import add_diff, diff
 from sdxl_engine.errors import SdxlError
 from sdxl_engine.generate_engines_command import add_generate_engines, generate_engines
 from sdxl_engine.settings import GATES, METRICS, MODEL_OPTS, PRECISIONS, SAVED_IMAGES, TEST_MODES, RunSettings
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _DEFAULTS = RunSettings()
-_COMMANDS = commands.COMMANDS | {"compare": compare, "generate-engines": generate_engines}
+_COMMANDS = commands.COMMANDS | {"compare": compare, "diff": diff, "generate-engines": generate_engines}
 
 
 def _options() -> argparse.ArgumentParser:
@@ -28,7 +29,7 @@ def _options() -> argparse.ArgumentParser:
     shared.add_argument(
         "--model",
         default=_DEFAULTS.model,
-        help="auto, shapes, or the folder of an SDXL checkpoint (default: auto)",
+        help="auto, shapes, random, or the folder of an SDXL checkpoint (default: auto)",
     )
     shared.add_argument("--model-opt", default="DeepCache", help=f"{', '.join(MODEL_OPTS)} (default: DeepCache)")
     shared.add_argument("--engine", default=_DEFAULTS.engine, help="name of an engine (default: auto)")
@@ -95,6 +96,7 @@ def _parser() -> argparse.ArgumentParser:
     merge.add_argument("--output", type=Path, metavar="DIR", help="write the record of the whole run there")
 
     add_compare(subcommands, shared)
+    add_diff(subcommands, shared)
     add_generate_engines(subcommands, shared)
     subcommands.add_parser("doctor", parents=[shared], help="say what is installed and what would run")
     return parser

@@ -25,9 +25,13 @@ HELP = """\
 MLPerf Stable Diffusion XL benchmark:
   --model-opt=NAME      Variants to measure (NoOpt, DeepCache, DeepCachePruned); may be repeated or take
                         commas, default DeepCache (env SDXL_MODEL_OPT, ini sdxl_model_opt)
-  --sdxl-model=MODEL    shapes, or a checkpoint's folder, default auto
+  --sdxl-model=MODEL    shapes, random, or a checkpoint's folder, default auto
                         (env SDXL_MODEL, ini sdxl_model)
   --sdxl-engine=NAME    Engine that runs the networks, default auto (env SDXL_ENGINE, ini sdxl_engine)
+  --sdxl-precision=NAME Of the networks (auto, fp32, bf16, fp16, fp8, int8), default the engine's own
+                        (env SDXL_PRECISION, ini sdxl_precision)
+  --sdxl-device=DEVICE  Of the engine (cpu, cuda, cuda:N), default auto: a GPU if it can use one
+                        (env SDXL_DEVICE, ini sdxl_device)
   --sdxl-scenario=NAME  LoadGen scenario (Offline) (env SDXL_SCENARIO, ini sdxl_scenario)
   --sdxl-test-mode=NAME LoadGen tests to run (AccuracyOnly, PerformanceOnly, SubmissionRun)
                         (env SDXL_TEST_MODE, ini sdxl_test_mode)
