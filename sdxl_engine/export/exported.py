@@ -73,10 +73,8 @@ def exported_networks(checkpoint: Path, spec: ModelSpec, cache: Path, precision:
     }
 
     def build(folder: Path) -> None:
-        networks = load.load_networks(checkpoint)
-        for name, network in networks.items():
-            dtype = PRECISIONS[network_precision(spec, name, precision)]
-            networks[name] = network.to(getattr(torch, dtype))
+        dtypes = [getattr(torch, PRECISIONS[network_precision(spec, part, precision)]) for part in ("unet", "vae")]
+        networks = load.load_networks(checkpoint, *dtypes)
         exporter.export_networks(networks, tensors, folder)
 
     return built_once(cache, f"onnx-{precision}", ingredients, build)

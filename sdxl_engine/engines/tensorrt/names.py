@@ -11,9 +11,13 @@ Source: NVIDIA's MLPerf Inference v4.0 open submission (mlcommons/inference_resu
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
+from typing import TYPE_CHECKING
 
+from sdxl_engine.models import full_size
 from sdxl_engine.shapes.bundle import BUNDLE
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 BENCHMARK = "stable-diffusion-xl"
 TITLES = {
@@ -34,8 +38,8 @@ class PlanSet:
 
     Args:
         engines: `build/engines`.
-        checkpoint: The model's folder. The embedded model's plans have a folder of their own, so that building them
-            does not replace those of SDXL.
+        checkpoint: The model's folder. Plans of this project's own models have folders of their own, so that building
+            them does not replace those of SDXL.
         scenario: `Offline`.
         model_opt: `NoOpt`, `DeepCache`, `DeepCachePruned`.
     """
@@ -47,13 +51,20 @@ class PlanSet:
 
     def folder(self, system: str) -> Path:
         """Where the plans for a system lie."""
-        model = f"{BENCHMARK}-shapes" if self.checkpoint.resolve() == Path(BUNDLE).resolve() else BENCHMARK
+        model = "-".join(filter(None, (BENCHMARK, model_label(self.checkpoint))))
         return self.engines / system / model / self.scenario
 
     def file_name(self, network: str, images: int | str, precision: str, model_opt: str | None = None) -> str:
         """Name of one plan; `*` for `images` or `model_opt` makes it a pattern."""
         head = f"{BENCHMARK}-{TITLES[network]}-{self.scenario}-gpu-b{images}-{precision}"
         return f"{head}.custom_k_99_MaxP_{model_opt or self.model_opt}.plan"
+
+
+def model_label(checkpoint: Path) -> str:
+    """`shapes` or `random` for the project's own models, nothing for a checkpoint of the user's."""
+    if checkpoint.resolve() == BUNDLE.resolve():
+        return "shapes"
+    return full_size.NAME if checkpoint.name.startswith(f"{full_size.NAME}-") else ""
 
 
 def manifest_path(plan: Path) -> Path:
