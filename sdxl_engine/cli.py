@@ -96,7 +96,8 @@ def _parser() -> argparse.ArgumentParser:
     merge.add_argument("--output", type=Path, metavar="DIR", help="write the record of the whole run there")
 
     add_compare(subcommands, shared)
-    add_diff(subcommands, shared)
+    # Options of its own: what it puts in the place of a shared one would be gone from the other subcommands.
+    add_diff(subcommands, _options())
     add_generate_engines(subcommands, shared)
     subcommands.add_parser("doctor", parents=[shared], help="say what is installed and what would run")
     return parser

@@ -23,27 +23,24 @@ def test_a_plan_that_fits_is_taken(write_plan, key):
 
 
 @pytest.mark.parametrize(
-    ("change", "says"),
+    ("change", "says", "got"),
     [
-        ({"network": "vae"}, "of another network"),
-        ({"onnx_sha256": "b" * 64}, "stale: the model's ONNX file has changed"),
-        ({"precision": "fp32"}, "of another precision"),
-        ({"library": "tensorrt_rtx"}, "foreign: another library built it"),
-        ({"version": "10.12.0.36"}, "foreign: another version of the library"),
-        ({"gpu": "NVIDIA H100 80GB HBM3"}, "foreign: it was built for another GPU"),
-        ({"compute_capabilities": ("8.0", "8.9")}, "foreign: it was built for other compute capabilities"),
-        ({"flags": ("STRONGLY_TYPED", "TF32")}, "built with other flags"),
-        ({"rows": (2, 8, 8)}, "too small a profile"),
-        ({"rows": (4, 16, 16)}, "too small a profile"),
+        ({"network": "vae"}, "of another network", "vae"),
+        ({"onnx_sha256": "b" * 64}, "stale: the model's ONNX file has changed", "b" * 64),
+        ({"precision": "fp32"}, "of another precision", "fp32"),
+        ({"library": "tensorrt_rtx"}, "foreign: another library built it", "tensorrt_rtx"),
+        ({"version": "10.12.0.36"}, "foreign: another version of the library", "10.12.0.36"),
+        ({"gpu": "NVIDIA H100"}, "foreign: it was built for another GPU", "NVIDIA H100"),
+        ({"compute_capabilities": ("8.0", "8.9")}, "foreign: it was built for other compute cap", "8.0, 8.9"),
+        ({"flags": ("STRONGLY_TYPED", "TF32")}, "built with other flags", "STRONGLY_TYPED, TF32"),
+        ({"rows": (2, 8, 8)}, "too small a profile", "batches of 2 to 8 rows"),
+        ({"rows": (4, 16, 16)}, "too small a profile", "batches of 4 to 16 rows"),
     ],
 )
-def test_a_stale_or_foreign_plan_is_refused_with_what_was_found(write_plan, key, change, says):
+def test_a_stale_or_foreign_plan_is_refused_with_what_was_found(write_plan, key, change, says, got):
     error = refused(write_plan(**change), key)
     assert says in error.what
-    (value,) = change.values()
-    values = value if isinstance(value, tuple) and value != (2, 8, 8) and value != (4, 16, 16) else [value]
-    if "rows" not in change:
-        assert all(str(part) in error.parts["got"] for part in values)
+    assert error.parts["got"] == got
 
 
 def test_a_plan_for_larger_batches_and_more_gpus_is_taken(write_plan, key):
