@@ -14,10 +14,10 @@ import pytest
 
 from sdxl_engine.errors import UsageError
 from sdxl_engine.settings import (
+    DEVICES,
     GATES,
     GRAPHS,
     METRICS,
-    METRICS_DEVICES,
     MODEL_OPTS,
     PRECISIONS,
     RESPONSES,
@@ -102,7 +102,7 @@ OPTIONS = (
         "--sdxl-metrics-device",
         "metrics_device",
         "DEVICE",
-        f"Where images are scored ({_names(METRICS_DEVICES)}), default auto: a GPU where there is one",
+        f"Where images are scored ({_names(DEVICES)}), default auto: a GPU where there is one",
     ),
     Option("--sdxl-shard", "shard", "i/n", "Accuracy of only this machine's share of the captions"),
     Option("--sdxl-resume", "resume", "last|DIR", "Go on with an accuracy run that was killed"),

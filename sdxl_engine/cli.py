@@ -13,11 +13,12 @@ from sdxl_engine import __version__, commands
 from sdxl_engine.compare_command import add_compare, compare
 from sdxl_engine.diff_command import add_diff, diff
 from sdxl_engine.errors import SdxlError
+from sdxl_engine.generate_engines_command import add_generate_engines, generate_engines
 from sdxl_engine.settings import (
+    DEVICES,
     GATES,
     GRAPHS,
     METRICS,
-    METRICS_DEVICES,
     MODEL_OPTS,
     PRECISIONS,
     SAVED_IMAGES,
@@ -30,7 +31,12 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _DEFAULTS = RunSettings()
-_COMMANDS = commands.COMMANDS | {"compare": compare, "diff": diff, "systems": systems}
+_COMMANDS = commands.COMMANDS | {
+    "compare": compare,
+    "diff": diff,
+    "generate-engines": generate_engines,
+    "systems": systems,
+}
 
 
 def _options() -> argparse.ArgumentParser:
@@ -102,7 +108,7 @@ def _parser() -> argparse.ArgumentParser:
             "--metrics-device",
             default=_DEFAULTS.metrics_device,
             metavar="DEVICE",
-            help=f"where images are scored: {', '.join(METRICS_DEVICES)} (default: auto, a GPU where there is one)",
+            help=f"where images are scored: {', '.join(DEVICES)} (default: auto, a GPU where there is one)",
         )
     score.add_argument("--output", type=Path, metavar="DIR", help="keep the record of the scores there")
     score.add_argument("--resume", metavar="DIR", help="go on with the record there, of a scoring that was killed")
@@ -114,9 +120,10 @@ def _parser() -> argparse.ArgumentParser:
     merge.add_argument("--output", type=Path, metavar="DIR", help="write the record of the whole run there")
 
     add_compare(subcommands, shared)
-    add_diff(subcommands, shared)
+    # Options of its own: what it puts in the place of a shared one would be gone from the other subcommands.
+    add_diff(subcommands, _options())
     add_systems(subcommands)
-    subcommands.add_parser("generate-engines", parents=[shared], help="build the engine's files ahead of a run")
+    add_generate_engines(subcommands, shared)
     subcommands.add_parser("doctor", parents=[shared], help="say what is installed and what would run")
     return parser
 

@@ -23,7 +23,7 @@ GRAPHS = ("auto", "on", "off")
 GATES = ("auto", "official", "published", "custom")
 SAVED_IMAGES = ("worst", "all", "none")
 METRICS = ("auto", "torchmetrics")
-METRICS_DEVICES = ("auto", "cpu", "cuda", "cuda:<number>")
+DEVICES = ("auto", "cpu", "cuda", "cuda:<number>")
 RESPONSES = ("digests", "images")
 """What LoadGen gets and logs for each image of an accuracy run: its SHA-256, or the image."""
 
@@ -37,8 +37,7 @@ class RunSettings:
         model_opt: One of `MODEL_OPTS`.
         engine: The name of a registered engine, or `auto`.
         precision: One of `PRECISIONS`.
-        device: Where the engine runs: `cpu`, `cuda` or `cuda:<number>`; `auto` takes a GPU if there is one that the
-            engine runs on.
+        device: Where the engine runs, one of `DEVICES`; `auto` takes a GPU if there is one that the engine runs on.
         graphs: One of `GRAPHS`.
         scenario: One of `SCENARIOS`.
         test_mode: One of `TEST_MODES`.
@@ -53,7 +52,7 @@ class RunSettings:
         metrics: `auto`, the networks that the model is scored with; or `torchmetrics`, the same weights with images
             prepared as torchmetrics does it, whose scores are for comparing and not for a gate of the benchmark.
         metrics_dir: A folder with the metric networks in place of the model's own.
-        metrics_device: Where images are scored, one of `METRICS_DEVICES`; `auto` is a GPU where the process that
+        metrics_device: Where images are scored, one of `DEVICES`; `auto` is a GPU where the process that
             scores sees one.
         save_images: One of `SAVED_IMAGES`: which images an accuracy run writes to `images/<id>.png` in its log folder;
             the worst are those that lost most CLIP score against the baseline.
@@ -135,13 +134,14 @@ class RunSettings:
             value = getattr(self, field)
             if value not in allowed:
                 raise unknown_choice(field.replace("_", " "), value, allowed, source=origin.get(field, field))
-        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
-            raise UsageError(
-                "there is no such device",
-                got=repr(self.device),
-                expected="auto, cpu, cuda or cuda:<number>",
-                source=origin.get("device", "device"),
-            )
+        for field in ("device", "metrics_device"):
+            if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", value := getattr(self, field)):
+                raise UsageError(
+                    f"unknown {field.replace('_', ' ')} {value!r}",
+                    got=repr(value),
+                    expected="one of " + ", ".join(DEVICES),
+                    source=origin.get(field, field),
+                )
         if self.samples is not None and self.samples < 1:
             raise UsageError(
                 "a run needs at least one sample",
@@ -165,13 +165,6 @@ class RunSettings:
                 got=self.timeout_s,
                 expected="seconds, more than 0",
                 source=origin.get("timeout_s", "timeout_s"),
-            )
-        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.metrics_device):
-            raise UsageError(
-                f"unknown metrics device {self.metrics_device!r}",
-                got=repr(self.metrics_device),
-                expected="one of " + ", ".join(METRICS_DEVICES),
-                source=origin.get("metrics_device", "metrics_device"),
             )
         if self.pipeline is not None and ":" not in self.pipeline:
             raise UsageError(
