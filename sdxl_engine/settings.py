@@ -173,6 +173,11 @@ class RunSettings:
                 expected="module:callable",
                 source=origin.get("pipeline", "pipeline"),
             )
+        self._check_paths(origin)
+        if self.custom_gate:
+            self._check_ranges(origin)
+
+    def _check_paths(self, origin: dict[str, str]) -> None:
         if self.metrics_dir is not None and not self.metrics_dir.is_dir():
             raise UsageError(
                 "the folder of the metric networks is missing",
@@ -194,8 +199,6 @@ class RunSettings:
                 expected="a TSV with the columns id, image_id, caption, height, width, file_name, coco_url",
                 source=origin.get("captions", "captions"),
             )
-        if self.custom_gate:
-            self._check_ranges(origin)
 
     def _check_ranges(self, origin: dict[str, str]) -> None:
         from sdxl_engine.accuracy.custom import parse_range
