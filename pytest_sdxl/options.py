@@ -14,7 +14,9 @@ import pytest
 
 from sdxl_engine.errors import UsageError
 from sdxl_engine.settings import (
+    DEVICES,
     GATES,
+    GRAPHS,
     METRICS,
     MODEL_OPTS,
     PRECISIONS,
@@ -71,6 +73,12 @@ OPTIONS = (
     Option(
         "--sdxl-device", "device", "DEVICE", "Of the engine (cpu, cuda, cuda:N), default auto: a GPU if it can use one"
     ),
+    Option(
+        "--sdxl-graphs",
+        "graphs",
+        "WHEN",
+        f"CUDA graphs ({_names(GRAPHS)}), default auto: if the engine can be captured",
+    ),
     Option("--sdxl-scenario", "scenario", "NAME", f"LoadGen scenario ({_names(SCENARIOS)})"),
     Option("--sdxl-test-mode", "test_mode", "NAME", f"LoadGen tests to run ({_names(TEST_MODES)})"),
     Option(
@@ -90,6 +98,12 @@ OPTIONS = (
     ),
     Option("--sdxl-metrics", "metrics", "NAME", f"Metric variant ({_names(METRICS)}), default auto: the model's own"),
     Option("--sdxl-metrics-dir", "metrics_dir", "DIR", "Metric networks in place of the model's own"),
+    Option(
+        "--sdxl-metrics-device",
+        "metrics_device",
+        "DEVICE",
+        f"Where images are scored ({_names(DEVICES)}), default auto: a GPU where there is one",
+    ),
     Option("--sdxl-shard", "shard", "i/n", "Accuracy of only this machine's share of the captions"),
     Option("--sdxl-resume", "resume", "last|DIR", "Go on with an accuracy run that was killed"),
     Option(

@@ -19,6 +19,7 @@ from sdxl_engine.settings import RunSettings
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from sdxl_engine.engines.base import Engine
     from sdxl_engine.loadgen.source import ImageSource
 
 
@@ -43,7 +44,24 @@ def open_pipeline(settings: RunSettings) -> Pipeline:
         tokenise(model.checkpoint, [caption.text for caption in captions], engine.spec.tokens),
         read_latent(model.latent, engine.spec),
         BATCH_SIZE,
+        graphs=_graphs(settings, engine),
     )
+
+
+def _graphs(settings: RunSettings, engine: Engine) -> bool:
+    """Whether to draw by CUDA graphs.
+
+    Raises:
+        UsageError: they are insisted on, and the engine cannot be captured.
+    """
+    if settings.graphs == "on" and not engine.capabilities.capturable:
+        raise UsageError(
+            "this engine's batches cannot be CUDA graphs",
+            got=f"engine {engine.name} on {engine.device}, graphs on",
+            expected="an engine on a GPU that declares itself capturable, or graphs auto",
+            source="graphs",
+        )
+    return settings.graphs != "off"
 
 
 def image_source(settings: dict[str, Any]) -> ImageSource:

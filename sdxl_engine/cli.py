@@ -14,13 +14,29 @@ from sdxl_engine.compare_command import add_compare, compare
 from sdxl_engine.diff_command import add_diff, diff
 from sdxl_engine.errors import SdxlError
 from sdxl_engine.generate_engines_command import add_generate_engines, generate_engines
-from sdxl_engine.settings import GATES, METRICS, MODEL_OPTS, PRECISIONS, SAVED_IMAGES, TEST_MODES, RunSettings
+from sdxl_engine.settings import (
+    DEVICES,
+    GATES,
+    GRAPHS,
+    METRICS,
+    MODEL_OPTS,
+    PRECISIONS,
+    SAVED_IMAGES,
+    TEST_MODES,
+    RunSettings,
+)
+from sdxl_engine.systems_command import add_systems, systems
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _DEFAULTS = RunSettings()
-_COMMANDS = commands.COMMANDS | {"compare": compare, "diff": diff, "generate-engines": generate_engines}
+_COMMANDS = commands.COMMANDS | {
+    "compare": compare,
+    "diff": diff,
+    "generate-engines": generate_engines,
+    "systems": systems,
+}
 
 
 def _options() -> argparse.ArgumentParser:
@@ -37,6 +53,7 @@ def _options() -> argparse.ArgumentParser:
         "--precision", default=_DEFAULTS.precision, help=f"{', '.join(PRECISIONS)} (default: the engine's own)"
     )
     shared.add_argument("--device", default=_DEFAULTS.device, help="of the engine: cpu, cuda, cuda:N (default: auto)")
+    shared.add_argument("--graphs", default=_DEFAULTS.graphs, help=f"CUDA graphs: {', '.join(GRAPHS)} (default: auto)")
     shared.add_argument("--samples", type=int, help="how many captions, from the first (default: the model's own)")
     shared.add_argument("--shard", metavar="i/n", help="only this machine's share of the captions")
     shared.add_argument("--captions", type=Path, metavar="FILE", help="captions (TSV) in place of the model's own")
@@ -86,6 +103,13 @@ def _parser() -> argparse.ArgumentParser:
     score = subcommands.add_parser("score", parents=[shared], help="CLIP and FID of pictures or of an accuracy log")
     images = score.add_mutually_exclusive_group()
     images.add_argument("--images", type=Path, metavar="DIR", help="a folder of <id>.png")
+    for command in (run, score):
+        command.add_argument(
+            "--metrics-device",
+            default=_DEFAULTS.metrics_device,
+            metavar="DEVICE",
+            help=f"where images are scored: {', '.join(DEVICES)} (default: auto, a GPU where there is one)",
+        )
     score.add_argument("--output", type=Path, metavar="DIR", help="keep the record of the scores there")
     score.add_argument("--resume", metavar="DIR", help="go on with the record there, of a scoring that was killed")
     images.add_argument("--log", type=Path, metavar="FILE", help="an mlperf_log_accuracy.json")
@@ -98,6 +122,7 @@ def _parser() -> argparse.ArgumentParser:
     add_compare(subcommands, shared)
     # Options of its own: what it puts in the place of a shared one would be gone from the other subcommands.
     add_diff(subcommands, _options())
+    add_systems(subcommands)
     add_generate_engines(subcommands, shared)
     subcommands.add_parser("doctor", parents=[shared], help="say what is installed and what would run")
     return parser

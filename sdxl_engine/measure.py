@@ -120,7 +120,7 @@ def measure(settings: RunSettings, mode: Mode, progress: Callable[[str], None] |
     log_dir = _log_dir(settings, model, mode)
     try:
         result = run_loadgen(_spec(settings, model, mode, samples, log_dir), _narrator(tell))
-    except LoadgenError as error:
+    except (LoadgenError, AccuracyError) as error:
         error.parts |= _what_is_kept(log_dir / RECORD)
         raise
     scores, ranges, verdict, diagnosis = None, None, None, ""

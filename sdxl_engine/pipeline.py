@@ -6,15 +6,17 @@ any engine. Each step is a method of its own, so that a variant overrides just w
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from sdxl_engine.gpu_batches import GpuBatches
+from sdxl_engine.loadgen.in_flight import Later
 from sdxl_engine.models.prompts import GUIDANCE_SCALE
-from sdxl_engine.models.spec import CACHED_FEATURES, TensorSpec
+from sdxl_engine.network_buffers import NetworkBuffers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -23,19 +25,19 @@ if TYPE_CHECKING:
 
     from sdxl_engine.assets.tokens import TokenTable
     from sdxl_engine.engines.base import Engine
+    from sdxl_engine.loadgen.source import Pending
     from sdxl_engine.schedule import EulerSchedule
 
 
-@dataclass(frozen=True)
-class _Bound:
-    """The buffers for one batch size and the five networks bound to them."""
-
-    buffers: dict[str, Tensor]
-    run: dict[str, Callable[[], None]]
-
-
 class Pipeline:
-    """Draws images for prompts given by their row in a token table.
+    """Draws images for prompts given by their row in a token table; a `TwoPhaseSource`.
+
+    Token table, latent, buffers and every step lie on the engine's device. On a GPU nothing between the row numbers and
+    the uint8 images waits for the host, and a whole batch becomes one CUDA graph (`GpuBatches` says what is where). The
+    methods from `encode_prompts` to `post_process` then run when a batch size is warmed up and captured, not for each
+    batch. Setting any attribute (another schedule, a method of one's own) drops the graphs, so methods that set one as
+    they draw are never captured; after a change that sets none, call `forget_graphs`. On the CPU a batch is drawn when
+    its result is asked for.
 
     Args:
         engine: Runs the networks.
@@ -45,6 +47,7 @@ class Pipeline:
         latent: (1, 4, S, S) float32, standard normal: the start of every image.
         batch_size: Most images at a time.
         guidance_scale: Of classifier-free guidance (Ho and Salimans 2022): 1 leaves the negative prompt without effect.
+        graphs: Whether batches become CUDA graphs where the engine is capturable.
 
     Raises:
         ValueError: the first step is not deep, so there would be no features to reuse.
@@ -59,6 +62,8 @@ class Pipeline:
         latent: Tensor,
         batch_size: int,
         guidance_scale: float = GUIDANCE_SCALE,
+        *,
+        graphs: bool = True,
     ) -> None:
         if 0 not in deep:
             raise ValueError(f"step 0 must be deep, got deep steps {sorted(deep)}")
@@ -66,18 +71,30 @@ class Pipeline:
         self.spec = engine.spec
         self.schedule = schedule
         self.deep = deep
-        self.tokens = tokens
+        self.tokens = tokens.to(engine.device)
         self.latent = latent.to(engine.device)
         self.batch_size = batch_size
         self.guidance_scale = guidance_scale
-        self._bound: dict[int, _Bound] = {}
+        self._networks = NetworkBuffers(engine, batch_size)
+        self._gpu: GpuBatches | None = None
+        if engine.device.type == "cuda":
+            capturable = engine.capabilities.capturable
+            self._gpu = GpuBatches(engine.device, batch_size, capturable=capturable, graphs=graphs)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        super().__setattr__(name, value)
+        self.forget_graphs()
 
     @property
     def image_count(self) -> int:
         """How many prompts there are."""
         return len(self.tokens.first)
 
-    @torch.inference_mode()
+    @property
+    def captured(self) -> tuple[int, ...]:
+        """The batch sizes that are drawn by a CUDA graph from now on."""
+        return self._gpu.captured if self._gpu is not None else ()
+
     def generate(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
         """Draw the images of some prompts.
 
@@ -85,10 +102,40 @@ class Pipeline:
             indices: (B,) rows of the token table, 1 <= B <= batch_size.
 
         Returns:
-            (B, H, W, 3) uint8, RGB, C-contiguous.
+            (B, H, W, 3) uint8, RGB, C-contiguous; the caller's own.
+
+        Raises:
+            ValueError: there are no indices, or more than `batch_size`.
+            IndexError: one is outside the token table.
         """
-        rows = torch.from_numpy(np.asarray(indices, dtype=np.int64))
-        bound = self._bind(len(rows))
+        return self.start(indices).result().copy()
+
+    @torch.inference_mode()
+    def start(self, indices: NDArray[np.int64]) -> Pending:
+        """Start a batch; see `TwoPhaseSource.start`, and `generate` for arguments and errors.
+
+        Returns:
+            Its `result()` gives (B, H, W, 3) uint8, RGB: on a GPU pinned memory, which the batch after the next
+            overwrites.
+        """
+        rows = np.array(indices, dtype=np.int64)
+        if not 1 <= len(rows) <= self.batch_size:
+            raise ValueError(f"got {len(rows)} indices, expected 1 to {self.batch_size}")
+        # On a GPU an index outside the table would end the process's use of the device.
+        if rows.min() < 0 or rows.max() >= self.image_count:
+            raise IndexError(f"got indices from {rows.min()} to {rows.max()}, there are {self.image_count} prompts")
+        if self._gpu is not None:
+            return self._gpu.start(rows, self._draw)
+        return Later(partial(self._draw_on_cpu, torch.from_numpy(rows)))
+
+    @torch.inference_mode()
+    def _draw_on_cpu(self, rows: Tensor) -> NDArray[np.uint8]:
+        images: NDArray[np.uint8] = self._draw(rows).numpy()
+        return images
+
+    def _draw(self, rows: Tensor) -> Tensor:
+        """(B,) int64 to (B, H, W, 3) uint8, both on the engine's device."""
+        bound = self._networks.bound(len(rows))
         self.encode_prompts(bound.buffers, bound.run, rows)
         latents = self.denoise(bound.buffers, bound.run, self.initial_latents(len(rows)))
         return self.post_process(self.decode(bound.buffers, bound.run, latents))
@@ -135,51 +182,33 @@ class Pipeline:
         run["vae"]()
         return buffers["images"]
 
-    def post_process(self, images: Tensor) -> NDArray[np.uint8]:
+    def post_process(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) in about [-1, 1] to (B, H, W, 3) uint8: clamped to [0, 1], times 255, rounded half to even."""
         levels = (images.float() / 2 + 0.5).clamp(0, 1).mul(255).round().to(torch.uint8)
-        array: NDArray[np.uint8] = levels.permute(0, 2, 3, 1).contiguous().cpu().numpy()
-        return array
+        return levels.permute(0, 2, 3, 1).contiguous()
 
     def warm_up(self) -> None:
-        """Draw one full batch and throw it away, so that lazy allocation is not timed."""
-        self.generate(np.arange(self.batch_size, dtype=np.int64) % self.image_count)
+        """Draw batches and throw them away, so that lazy allocation is not timed.
+
+        On the CPU one full batch. On a GPU also one as small as the last of all prompts, each until its graph is made.
+        """
+        sizes, passes = [self.batch_size], 1
+        if self._gpu is not None:
+            passes = self._gpu.passes()
+            if ragged := self.image_count % self.batch_size:
+                sizes.append(ragged)
+        for size in sizes:
+            for _ in range(passes):
+                self.generate(np.arange(size, dtype=np.int64) % self.image_count)
+
+    def forget_graphs(self) -> None:
+        """Drop the CUDA graphs: what a batch does has changed. The next batches make new ones."""
+        if (gpu := vars(self).get("_gpu")) is not None:
+            gpu.forget()
 
     def close(self) -> None:
-        """Give the engine's memory back."""
-        self._bound.clear()
+        """Give the pipeline's and the engine's memory back."""
+        if self._gpu is not None:
+            self._gpu.close()
+        self._networks.clear()
         self.engine.close()
-
-    def _bind(self, images: int) -> _Bound:
-        """Buffers and bound networks for a batch of `images`, made once per size."""
-        if images not in self._bound:
-            interfaces = self.engine.networks
-
-            def fresh(network: str, spec: TensorSpec) -> Tensor:
-                shape = spec.at(interfaces[network].rows(images))
-                return torch.zeros(shape, dtype=getattr(torch, spec.dtype), device=self.engine.device)
-
-            buffers: dict[str, Tensor] = {}
-            for which in ("clip1", "clip2"):
-                for name, spec in (interfaces[which].inputs | interfaces[which].outputs).items():
-                    buffers[f"{which}.{name}"] = fresh(which, spec)
-            for name, spec in interfaces["unet"].inputs.items():
-                buffers[name] = fresh("unet", spec)
-            for name in CACHED_FEATURES:
-                buffers[name] = fresh("unet", interfaces["unet"].outputs[name])
-            buffers["noise"] = fresh("unet", interfaces["unet"].outputs["latent"])
-            buffers["vae.latent"] = fresh("vae", interfaces["vae"].inputs["latent"])
-            buffers["images"] = fresh("vae", interfaces["vae"].outputs["images"])
-            buffers["time_ids"].copy_(torch.tensor(self.spec.time_ids))
-            step = {name: buffers[name] for name in [*interfaces["unet"].inputs, *CACHED_FEATURES]}
-            step["latent"] = buffers["noise"]
-            views = {
-                "clip1": {name.removeprefix("clip1."): t for name, t in buffers.items() if name.startswith("clip1.")},
-                "clip2": {name.removeprefix("clip2."): t for name, t in buffers.items() if name.startswith("clip2.")},
-                "unet": step,
-                "shallow_unet": step,
-                "vae": {"latent": buffers["vae.latent"], "images": buffers["images"]},
-            }
-            run = {network: self.engine.bind(network, view) for network, view in views.items()}
-            self._bound[images] = _Bound(buffers, run)
-        return self._bound[images]

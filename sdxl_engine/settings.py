@@ -18,9 +18,12 @@ TEST_MODES = ("AccuracyOnly", "PerformanceOnly", "SubmissionRun")
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16", "fp8", "int8")
 """`auto` is the engine's own default. Which of the others an engine runs in is for its entry to say."""
+GRAPHS = ("auto", "on", "off")
+"""Whether whole batches are drawn by CUDA graphs: `auto` where the engine can be captured; `on` insists."""
 GATES = ("auto", "official", "published", "custom")
 SAVED_IMAGES = ("worst", "all", "none")
 METRICS = ("auto", "torchmetrics")
+DEVICES = ("auto", "cpu", "cuda", "cuda:<number>")
 RESPONSES = ("digests", "images")
 """What LoadGen gets and logs for each image of an accuracy run: its SHA-256, or the image."""
 
@@ -34,8 +37,8 @@ class RunSettings:
         model_opt: One of `MODEL_OPTS`.
         engine: The name of a registered engine, or `auto`.
         precision: One of `PRECISIONS`.
-        device: Where the engine runs: `cpu`, `cuda` or `cuda:<number>`; `auto` takes a GPU if there is one that the
-            engine runs on.
+        device: Where the engine runs, one of `DEVICES`; `auto` takes a GPU if there is one that the engine runs on.
+        graphs: One of `GRAPHS`.
         scenario: One of `SCENARIOS`.
         test_mode: One of `TEST_MODES`.
         samples: How many captions, the first in the order of the captions file; None takes the model's default.
@@ -49,6 +52,8 @@ class RunSettings:
         metrics: `auto`, the networks that the model is scored with; or `torchmetrics`, the same weights with images
             prepared as torchmetrics does it, whose scores are for comparing and not for a gate of the benchmark.
         metrics_dir: A folder with the metric networks in place of the model's own.
+        metrics_device: Where images are scored, one of `DEVICES`; `auto` is a GPU where the process that
+            scores sees one.
         save_images: One of `SAVED_IMAGES`: which images an accuracy run writes to `images/<id>.png` in its log folder;
             the worst are those that lost most CLIP score against the baseline.
         baseline: Log folder, or record in it, of the accuracy run that this one is compared with where its gate fails;
@@ -64,6 +69,7 @@ class RunSettings:
     engine: str = "auto"
     precision: str = "auto"
     device: str = "auto"
+    graphs: str = "auto"
     scenario: str = "Offline"
     test_mode: str = "SubmissionRun"
     samples: int | None = None
@@ -78,6 +84,7 @@ class RunSettings:
     baseline: Path | None = None
     metrics: str = "auto"
     metrics_dir: Path | None = None
+    metrics_device: str = "auto"
     gate: str = "auto"
     clip_range: str | None = None
     fid_range: str | None = None
@@ -116,6 +123,7 @@ class RunSettings:
         for field, allowed in (
             ("model_opt", MODEL_OPTS),
             ("precision", PRECISIONS),
+            ("graphs", GRAPHS),
             ("scenario", SCENARIOS),
             ("test_mode", TEST_MODES),
             ("responses", RESPONSES),
@@ -126,13 +134,14 @@ class RunSettings:
             value = getattr(self, field)
             if value not in allowed:
                 raise unknown_choice(field.replace("_", " "), value, allowed, source=origin.get(field, field))
-        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
-            raise UsageError(
-                "there is no such device",
-                got=repr(self.device),
-                expected="auto, cpu, cuda or cuda:<number>",
-                source=origin.get("device", "device"),
-            )
+        for field in ("device", "metrics_device"):
+            if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", value := getattr(self, field)):
+                raise UsageError(
+                    f"unknown {field.replace('_', ' ')} {value!r}",
+                    got=repr(value),
+                    expected="one of " + ", ".join(DEVICES),
+                    source=origin.get(field, field),
+                )
         if self.samples is not None and self.samples < 1:
             raise UsageError(
                 "a run needs at least one sample",
@@ -164,6 +173,11 @@ class RunSettings:
                 expected="module:callable",
                 source=origin.get("pipeline", "pipeline"),
             )
+        self._check_paths(origin)
+        if self.custom_gate:
+            self._check_ranges(origin)
+
+    def _check_paths(self, origin: dict[str, str]) -> None:
         if self.metrics_dir is not None and not self.metrics_dir.is_dir():
             raise UsageError(
                 "the folder of the metric networks is missing",
@@ -185,8 +199,6 @@ class RunSettings:
                 expected="a TSV with the columns id, image_id, caption, height, width, file_name, coco_url",
                 source=origin.get("captions", "captions"),
             )
-        if self.custom_gate:
-            self._check_ranges(origin)
 
     def _check_ranges(self, origin: dict[str, str]) -> None:
         from sdxl_engine.accuracy.custom import parse_range

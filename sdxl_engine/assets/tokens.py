@@ -31,6 +31,11 @@ class TokenTable:
     negative_first: Tensor
     negative_second: Tensor
 
+    def to(self, device: torch.device) -> TokenTable:
+        """The same table on another device; this very one's tensors where they lie there already."""
+        first, second = self.first.to(device), self.second.to(device)
+        return TokenTable(first, second, self.negative_first.to(device), self.negative_second.to(device))
+
 
 def tokenise(checkpoint: Path, prompts: list[str], length: int) -> TokenTable:
     """Tokenise prompts with a checkpoint's `tokenizer` and `tokenizer_2`, padded and truncated to `length`.

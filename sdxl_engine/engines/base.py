@@ -96,7 +96,8 @@ class Engine(Protocol):
             network: One of `spec.NETWORKS`.
             buffers: Every input and output of the network by name, contiguous, on `device`, with the shapes and dtypes
                 of `networks[network]` for one batch size. Buffers may be shared between networks: that is how cached
-                features get from the deep UNet to the shallow one without a copy.
+                features get from the deep UNet to the shallow one without a copy. Another binding of the same network,
+                for another batch size, may use the same memory.
 
         Returns:
             A callable that reads the inputs and writes every element of the outputs. Results depend on the inputs

@@ -2,7 +2,8 @@
 
     spec.py       what one test is asked to do; travels to the child as JSON
     profile.py    the seeds of an MLPerf Inference version
-    source.py     the protocol an image generator meets to be tested
+    source.py     the protocols an image generator meets to be tested
+    in_flight.py  start and result of a batch, for sources of either kind
     runner.py     parent: start the child, watch it, turn its logs into a result
     watch.py      parent: time limits, and what killed the child
     outcome.py    parent: detail log -> result, settings asked for against settings in effect

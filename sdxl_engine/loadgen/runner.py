@@ -15,7 +15,7 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
-from sdxl_engine.child_environment import child_environment
+from sdxl_engine.child_process import child_environment
 from sdxl_engine.errors import LoadgenError, UnavailableError, UsageError
 from sdxl_engine.loadgen.outcome import read_result
 from sdxl_engine.loadgen.watch import CHILD_LOG, Watch

@@ -17,6 +17,7 @@ class ImageSource(Protocol):
     The source owns the captions and everything made from them (tokens, latents); LoadGen deals in indices
     into the list of captions only. Every method is called from one thread at a time: `warm_up` and `close`
     from the main thread, `generate` from the one worker thread. An exception from any of them ends the test.
+    A source that can draw one batch while LoadGen takes another is a `TwoPhaseSource`.
     """
 
     @property
@@ -46,6 +47,37 @@ class ImageSource(Protocol):
 
     def close(self) -> None:
         """Release what the source holds; called once, after a test that ran to its end."""
+
+
+class Pending(Protocol):
+    """A batch that is being drawn."""
+
+    def result(self) -> NDArray[np.uint8]:
+        """Wait for the images; asked for once, on the thread that started the batch.
+
+        Returns:
+            What `ImageSource.generate` does. The array may be reused for the batch after the next: LoadGen has copied
+            it before that one is started.
+        """
+
+
+class TwoPhaseSource(ImageSource, Protocol):
+    """A source whose batches go on by themselves once started: LoadGen takes one while the next is drawn.
+
+    LoadGen's worker calls `start` and `result` in place of `generate`, unless a subclass or the object itself replaces
+    `generate` alone.
+    """
+
+    def start(self, indices: NDArray[np.int64]) -> Pending:
+        """Start a batch and return without waiting for it.
+
+        At most two batches are under way: batch k + 1 is started, then the result of batch k is asked for, and it is
+        taken before batch k + 2 is started. Results are asked for in the order of the starts. A batch whose drawing
+        must occupy the calling thread is better drawn in `result`: else LoadGen gets every batch one batch late.
+
+        Args:
+            indices: See `ImageSource.generate`.
+        """
 
 
 class Sink(Protocol):

@@ -13,13 +13,14 @@ import mlperf_loadgen
 import numpy as np
 
 from sdxl_engine.errors import LoadgenError
+from sdxl_engine.loadgen.in_flight import has_two_phases, starter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
-    from sdxl_engine.loadgen.source import ImageSource, Sink
+    from sdxl_engine.loadgen.source import ImageSource, Pending, Sink
 
     Query = tuple[NDArray[np.uint64], NDArray[np.int64]]
 
@@ -54,10 +55,12 @@ def hand_over(ids: NDArray[np.uint64], responses: NDArray[np.uint8]) -> int:
 class BatchingSut:
     """Answers LoadGen's queries in batches from one worker thread.
 
-    The next batch starts only when LoadGen has taken the one before. That bounds the memory of an accuracy
-    run: LoadGen keeps a copy of each response in the queue of its log, which it empties about once a second,
-    so a burst of all 5000 images of 3 MB would lie there together (15 GB). What is left is a source that
-    outruns the disk within one query; a smaller `performance_sample_count` makes smaller queries.
+    At most two batches are under way: while LoadGen takes one, a `TwoPhaseSource` draws the next; any other source
+    draws the next only then. That bounds the memory of an accuracy run: LoadGen keeps a copy of each response in the
+    queue of its log, which it empties about once a second, so a burst of all 5000 images of 3 MB would lie there
+    together (15 GB). What is left is a source that outruns the disk within one query; a smaller
+    `performance_sample_count` makes smaller queries. Batches are answered in the order in which they were started,
+    and all of a query's before the next query's first is started.
 
     Args:
         source: Draws the images.
@@ -79,6 +82,7 @@ class BatchingSut:
     ) -> None:
         self._source, self._sink = source, sink
         self._batch_size = source.batch_size
+        self._start_batch = starter(source)
         self._on_query, self._on_batch, self._on_failure = on_query, on_batch, on_failure
         self._queries: queue.SimpleQueue[Query | None] = queue.SimpleQueue()
         self._image_shape: tuple[int, ...] | None = None
@@ -107,14 +111,26 @@ class BatchingSut:
         try:
             while (query := self._queries.get()) is not None:
                 ids, indices = query if self._sink is None else self._answer_known(*query, self._sink)
-                for start in range(0, len(ids), self._batch_size):
-                    batch = slice(start, start + self._batch_size)
-                    images = self._source.generate(indices[batch])
-                    self._check(images, len(indices[batch]))
-                    responses = images if self._sink is None else self._sink.take(indices[batch], images)
-                    self._on_batch(hand_over(ids[batch], responses))
+                self._answer(ids, indices)
         except BaseException as error:  # noqa: BLE001  whatever ends the worker must end the test
             self._on_failure(error)
+
+    def _answer(self, ids: NDArray[np.uint64], indices: NDArray[np.int64]) -> None:
+        """Draw a query and answer it, always one batch started ahead of the one that is answered."""
+        ahead: tuple[slice, Pending] | None = None
+        for start in range(0, len(ids), self._batch_size):
+            batch = slice(start, start + self._batch_size)
+            started, ahead = ahead, (batch, self._start_batch(indices[batch]))
+            if started is not None:
+                self._finish_batch(ids[started[0]], indices[started[0]], started[1])
+        if ahead is not None:
+            self._finish_batch(ids[ahead[0]], indices[ahead[0]], ahead[1])
+
+    def _finish_batch(self, ids: NDArray[np.uint64], indices: NDArray[np.int64], pending: Pending) -> None:
+        images = pending.result()
+        self._check(images, len(indices))
+        responses = images if self._sink is None else self._sink.take(indices, images)
+        self._on_batch(hand_over(ids, responses))
 
     def _answer_known(
         self, ids: NDArray[np.uint64], indices: NDArray[np.int64], sink: Sink
@@ -129,7 +145,7 @@ class BatchingSut:
         return ids[~known], indices[~known]
 
     def _check(self, images: object, count: int) -> None:
-        """Check one result of `generate`; a wrong one would be read past its end, or logged as garbage."""
+        """Check the images of one batch; wrong ones would be read past their end, or logged as garbage."""
         height_width: tuple[object, ...] = ("H", "W") if self._image_shape is None else self._image_shape[:2]
         expected = f"uint8 ({', '.join(map(str, (count, *height_width, 3)))}), C-contiguous"
         if not isinstance(images, np.ndarray):
@@ -147,6 +163,6 @@ class BatchingSut:
             "the source under test returned a wrong batch",
             got=got,
             expected=expected,
-            source=f"{type(self._source).__qualname__}.generate",
+            source=f"{type(self._source).__qualname__}.{'start' if has_two_phases(self._source) else 'generate'}",
             fix="return one RGB image per index, as a C-contiguous uint8 array",
         )

@@ -32,6 +32,8 @@ MLPerf Stable Diffusion XL benchmark:
                         (env SDXL_PRECISION, ini sdxl_precision)
   --sdxl-device=DEVICE  Of the engine (cpu, cuda, cuda:N), default auto: a GPU if it can use one
                         (env SDXL_DEVICE, ini sdxl_device)
+  --sdxl-graphs=WHEN    CUDA graphs (auto, on, off), default auto: if the engine can be captured
+                        (env SDXL_GRAPHS, ini sdxl_graphs)
   --sdxl-scenario=NAME  LoadGen scenario (Offline) (env SDXL_SCENARIO, ini sdxl_scenario)
   --sdxl-test-mode=NAME LoadGen tests to run (AccuracyOnly, PerformanceOnly, SubmissionRun)
                         (env SDXL_TEST_MODE, ini sdxl_test_mode)
@@ -46,6 +48,8 @@ MLPerf Stable Diffusion XL benchmark:
                         (env SDXL_METRICS, ini sdxl_metrics)
   --sdxl-metrics-dir=DIR Metric networks in place of the model's own
                         (env SDXL_METRICS_DIR, ini sdxl_metrics_dir)
+  --sdxl-metrics-device=DEVICE Where images are scored (auto, cpu, cuda, cuda:<number>), default auto:
+                        a GPU where there is one (env SDXL_METRICS_DEVICE, ini sdxl_metrics_device)
   --sdxl-shard=i/n      Accuracy of only this machine's share of the captions
                         (env SDXL_SHARD, ini sdxl_shard)
   --sdxl-resume=last|DIR Go on with an accuracy run that was killed (env SDXL_RESUME, ini sdxl_resume)

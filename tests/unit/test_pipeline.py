@@ -8,6 +8,7 @@ from diffusers import StableDiffusionXLPipeline
 from sdxl_engine.assemble import BATCH_SIZE, open_pipeline
 from sdxl_engine.assets.captions import read_captions
 from sdxl_engine.assets.latents import read_latent
+from sdxl_engine.errors import UsageError
 from sdxl_engine.models.prompts import GUIDANCE_SCALE, NEGATIVE_PROMPT, STEPS
 from sdxl_engine.settings import RunSettings
 from sdxl_engine.shapes.bundle import CAPTIONS, LATENT
@@ -110,10 +111,38 @@ def test_the_same_batch_gives_the_same_bytes(pipeline):
     np.testing.assert_array_equal(pipeline.generate(np.array([1, 2])), first)
 
 
+def test_start_and_result_give_what_generate_gives(pipeline):
+    batches = [np.array([4, 0, 11]), np.array([6])]
+    pending = [pipeline.start(rows) for rows in batches]
+    for rows, batch in zip(batches, pending, strict=True):
+        np.testing.assert_array_equal(batch.result(), pipeline.generate(rows))
+
+
+@pytest.mark.parametrize(
+    ("indices", "error", "words"),
+    [
+        ([], ValueError, "got 0 indices, expected 1 to 8"),
+        (list(range(9)), ValueError, "got 9 indices, expected 1 to 8"),
+        ([3, 12], IndexError, "indices from 3 to 12, there are 12 prompts"),
+        ([-1, 3], IndexError, "indices from -1 to 3"),
+    ],
+)
+def test_indices_outside_batch_or_table_are_refused(pipeline, indices, error, words):
+    with pytest.raises(error, match=words):
+        pipeline.start(np.array(indices, np.int64))
+
+
 def test_post_processing_clamps_and_rounds(pipeline):
     levels = torch.tensor([-3.0, -1.0, -1 + 2 * 0.49 / 255, -1 + 2 * 0.51 / 255, 1.0, 7.0])
     images = levels.reshape(1, 1, 1, 6).repeat(1, 3, 1, 1)
     assert pipeline.post_process(images)[0, 0, :, 0].tolist() == [0, 0, 0, 1, 255, 255]
+
+
+def test_graphs_are_insisted_on_where_there_can_be_none(tmp_path):
+    settings = RunSettings(model="shapes", engine="torch", device="cpu", graphs="on", samples=1, build_dir=tmp_path)
+    with pytest.raises(UsageError, match="cannot be CUDA graphs") as caught:
+        open_pipeline(settings)
+    assert caught.value.parts["got"] == "engine torch on cpu, graphs on"
 
 
 def test_the_first_step_must_be_deep(pipeline):

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sdxl_engine import errors
-from sdxl_engine.child_environment import child_environment
+from sdxl_engine.child_process import child_environment
 from sdxl_engine.engines.tensorrt.names import log_path
 from sdxl_engine.errors import EngineError, SdxlError
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -72,6 +73,50 @@ class Tiny:
             case "list":
                 return images.tolist()
         return images
+
+
+class TwoPhase(Tiny):
+    """Draws into two buffers that take turns, and notes in a file what is asked of it and when."""
+
+    def __init__(self, *, notes: str, **options):
+        super().__init__(**options)
+        self.notes = Path(notes)
+        self.buffers = [np.empty((self.batch_size, 8, 8, 3), np.uint8) for _ in range(2)]
+
+    def start(self, indices):
+        self.buffers.reverse()
+        count = len(indices)
+        images = self.buffers[0][:count]
+        images[:] = (np.arange(192) + 7 * indices[:, None]).astype(np.uint8).reshape(-1, 8, 8, 3)
+        if self.fault == "raise in start" and 5 in indices:
+            raise ValueError("no image for caption 5")
+        self.note("start", *indices.tolist())
+        return Started(self, indices, images)
+
+    def generate(self, indices):
+        raise AssertionError("asked for in one phase")
+
+    def note(self, *words):
+        with self.notes.open("a") as file:
+            print(*words, file=file)
+
+
+@dataclass
+class Started:
+    source: TwoPhase
+    indices: np.ndarray
+    images: np.ndarray
+
+    def result(self):
+        self.source.note("result", *self.indices.tolist())
+        return self.source.strike(self.images) if 5 in self.indices else self.images
+
+
+def two_phases_but_generate_replaced(**options):
+    """Like a pipeline of the user's that changes what `generate` gives: every image must pass through it."""
+    source = TwoPhase(**options)
+    source.generate = lambda indices: 255 - Tiny.generate(source, indices)
+    return source
 
 
 def answer_all_but(position):

@@ -143,6 +143,10 @@ def test_a_model_word_is_never_a_folder(parse, pytester):
             ["--sdxl-ranges=no.json", "--sdxl-clip-range=31,"],
             ["takes its ranges from one place", "clip_range, ranges", "--sdxl-clip-range, --sdxl-ranges"],
         ),
+        (
+            ["--sdxl-metrics-device=cuda:x"],
+            ["unknown metrics device 'cuda:x'", "auto, cpu, cuda, cuda:<number>", "from:     --sdxl-metrics-device"],
+        ),
         (["--sdxl-json=."], ["cannot be written", "the path of a file", "--sdxl-json"]),
         (["--model-opt=,"], ["no variant is named", "--model-opt"]),
     ],
