@@ -63,6 +63,10 @@ def _export(network: nn.Module, interface: NetworkSpec, target: Path) -> None:
             dynamic_shapes=shapes,
         )
     assert program is not None
+    # The exporter notes where in the source each node comes from, with this machine's paths: a model exported elsewhere
+    # would be another file, and a plan built from it stale.
+    for node in program.model.graph.all_nodes():
+        node.metadata_props.clear()
     program.save(target)
 
 

@@ -157,24 +157,28 @@ def generate(request: GenerateRequest, tell: Callable[[str], None], command: Seq
             workspace_gib=request.workspace_gib,
             timing_cache=None if library.ahead_of_time else folder / TIMING_CACHE,
         )
-        twins = () if request.force else tuple(folder.glob(plans.file_name(network, images, key.precision, "*")))
+        # Of this variant and of others, whose networks may be the same.
+        there = tuple(folder.glob(plans.file_name(network, images, key.precision, "*")))
         with FileLock(folder / ".lock"):
-            report = _one(job, twins, tell, command)
+            report = _one(job, None if request.force else there, tell, command)
         tell(outcome_line(report))
         reports.append(report)
     return reports
 
 
-def _one(job: BuildJob, twins: Sequence[Path], tell: Callable[[str], None], command: Sequence[str]) -> PlanReport:
+def _one(
+    job: BuildJob, there: Sequence[Path] | None, tell: Callable[[str], None], command: Sequence[str]
+) -> PlanReport:
+    """Keep, link or build one plan; None for the plans that are there builds it whatever is there."""
     began = time.monotonic()
 
     def report(outcome: str, **more: Any) -> PlanReport:
         seconds = round(time.monotonic() - began, 3)
         return PlanReport(network=job.key.network, outcome=outcome, plan=job.plan, seconds=seconds, **more)
 
-    reason = "there was none"
+    reason = "there was none" if there is not None else "asked for, whatever was there"
     # The plan itself first: that of another variant is looked at only if it does not fit.
-    for plan in sorted(twins, key=lambda plan: plan != job.plan):
+    for plan in sorted(there or (), key=lambda plan: plan != job.plan):
         try:
             manifest = check(plan, job.key, "")
         except AssetError as error:

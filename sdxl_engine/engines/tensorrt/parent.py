@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sdxl_engine import errors
-from sdxl_engine.child_process import child_environment
+from sdxl_engine.child_process import child_environment, how_it_ended
 from sdxl_engine.engines.tensorrt.names import log_path
 from sdxl_engine.errors import EngineError, SdxlError
 
@@ -111,7 +111,9 @@ def _ended(job: BuildJob, status: int, output: object) -> EngineError:
             fix=f"a smaller batch for this network (--batch-size {network}=N), a smaller --workspace, "
             "or a machine with more memory",
         )
-    got = f"killed by {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
     return EngineError(
-        f"{network}: the process that built the plan crashed", got=got, expected="exit status 0", source=output
+        f"{network}: the process that built the plan crashed",
+        got=how_it_ended(status),
+        expected="exit status 0",
+        source=output,
     )
