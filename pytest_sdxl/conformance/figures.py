@@ -1,8 +1,8 @@
 """How far two tensors are apart, and how far they may be.
 
 A bound is so many times (`FACTORS`) what rounding alone does: the floor. It is measured on the very network and inputs,
-of the torch modules in the engine's precision against the float32 reference; for fp32, of that reference against the same
-modules in float64. docs/conformance.md has measured floors and what engines reach.
+of the torch modules in the engine's precision against the float32 reference; for fp32, of that reference against the
+same modules in float64. docs/conformance.md has measured floors and what engines reach.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 FACTORS = {"fp32": 32.0, "fp16": 8.0, "bf16": 8.0}
-"""How many floors an engine may be off, by its precision. Another order of summation moves a result by about one floor.
-fp32 has more room because fast convolutions are legitimate: torch's own, which changes its algorithm from two images on,
-is up to 14 floors off. In half precision sums are kept in fp32 and what rounds is the storing, which no algorithm
+"""How many floors an engine may be off, by its precision. Another order of summation moves a result by one floor or so.
+fp32 has more room because fast convolutions are legitimate: torch's own, which changes its algorithm from two images
+on, is up to 14 floors off. In half precision sums are kept in fp32 and what rounds is the storing, which no algorithm
 multiplies. docs/conformance.md has the figures."""
 
 UNIT_ROUNDOFF = {"fp32": 2.0**-24, "fp16": 2.0**-11, "bf16": 2.0**-8}

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 from typing import TYPE_CHECKING, TypeVar
 
 from pytest_sdxl.conformance.cases import STEPS
 from pytest_sdxl.conformance.drawing import Call, Recorder, draw, levels_apart
 from pytest_sdxl.conformance.figures import Figures, figures, roundoff_of
-from pytest_sdxl.conformance.running import Tensors, run
+from pytest_sdxl.conformance.running import Tensors, digest, run
 from sdxl_engine.engines import torch_engine
 from sdxl_engine.engines.base import Engine, EngineRequest
 from sdxl_engine.models.spec import read_spec
@@ -48,7 +47,7 @@ class Reference:
     def outputs(self, network: str, inputs: Tensors) -> Tensors:
         """What a network makes of some inputs, on the CPU in float32."""
         return self._once(
-            ("outputs", network, _digest(inputs)), lambda: _to_host(run(self._engine("fp32"), network, inputs))
+            ("outputs", network, digest(inputs)), lambda: _to_host(run(self._engine("fp32"), network, inputs))
         )
 
     def floor(self, network: str, inputs: Tensors, precision: str) -> dict[str, Figures]:
@@ -69,7 +68,7 @@ class Reference:
             return {name: figures(got[name], expected[name]) for name in expected}
 
         by = "fp64" if precision == "fp32" else precision
-        return self._once(("floor", precision, network, _digest(inputs)), lambda: measured(by))
+        return self._once(("floor", precision, network, digest(inputs)), lambda: measured(by))
 
     def images(self, model_opt: str) -> NDArray[np.uint8]:
         """The images of the captions `DRAWN`."""
@@ -113,12 +112,3 @@ reference = functools.cache(Reference)
 
 def _to_host(tensors: Tensors) -> Tensors:
     return {name: tensor.cpu() for name, tensor in tensors.items()}
-
-
-def _digest(tensors: Tensors) -> str:
-    """Of names, dtypes, shapes and values."""
-    digest = hashlib.blake2b()
-    for name, tensor in sorted(tensors.items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.contiguous().numpy().data)
-    return digest.hexdigest()

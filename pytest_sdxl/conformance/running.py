@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import TYPE_CHECKING
 
 import torch
@@ -64,6 +65,15 @@ def rows_of(engine: Engine, network: str, inputs: Tensors) -> int:
 def run(engine: Engine, network: str, inputs: Tensors) -> Tensors:
     """One network once, on fresh buffers; floating-point inputs are rounded to what the engine takes."""
     return Binding(engine, network, rows_of(engine, network, inputs)).run(inputs)
+
+
+def digest(tensors: Tensors) -> str:
+    """A name for some tensors on the CPU: of their names, dtypes, shapes and values."""
+    found = hashlib.blake2b()
+    for name, tensor in sorted(tensors.items()):
+        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        found.update(tensor.contiguous().numpy().data)
+    return found.hexdigest()
 
 
 def rounded(engine: Engine, network: str, inputs: Tensors) -> Tensors:
