@@ -13,7 +13,8 @@ import pytest
 from pytest_sdxl.options import RESOLVED
 from sdxl_engine.errors import SdxlError
 from sdxl_engine.models.source import AUTO, SHAPES, ModelSource, resolve_model
-from sdxl_engine.run_engine import BATCH_SIZE, engine_entry, open_engine
+from sdxl_engine.run_engine import engine_entry, open_engine
+from sdxl_engine.run_system import BATCH_SIZE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

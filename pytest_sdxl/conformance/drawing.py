@@ -11,7 +11,7 @@ from sdxl_engine.assets.captions import read_captions
 from sdxl_engine.assets.latents import read_latent
 from sdxl_engine.assets.tokens import tokenise
 from sdxl_engine.pipeline import Pipeline
-from sdxl_engine.run_engine import BATCH_SIZE
+from sdxl_engine.run_system import BATCH_SIZE
 from sdxl_engine.schedule import deep_steps, read_schedule
 
 if TYPE_CHECKING:

@@ -8,7 +8,8 @@ import pytest
 
 from sdxl_engine.errors import EngineError
 from sdxl_engine.models.spec import NETWORKS, NetworkSpec
-from sdxl_engine.run_engine import BATCH_SIZE, engine_entry
+from sdxl_engine.run_engine import engine_entry
+from sdxl_engine.run_system import BATCH_SIZE
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sdxl_engine.run_engine import BATCH_SIZE
+from sdxl_engine.run_system import BATCH_SIZE
 
 if TYPE_CHECKING:
     import numpy as np
