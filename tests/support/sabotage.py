@@ -10,9 +10,10 @@ import numpy as np
 from PIL import Image
 
 from sdxl_engine.accuracy.kept_images import IMAGES
-from sdxl_engine.assemble import BATCH_SIZE, open_pipeline
+from sdxl_engine.assemble import open_pipeline
 from sdxl_engine.loadgen import sut
 from sdxl_engine.measure import captions
+from sdxl_engine.run_system import BATCH_SIZE
 
 
 class Drawn:
