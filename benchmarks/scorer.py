@@ -100,7 +100,7 @@ def parts(
 ) -> dict[str, tuple[Callable[[], Any], Callable[[], Any]]]:
     """Each step of the scorer for a block, and the reference's for one image; on what the step before gives."""
     clip, features, device = networks.clip, networks.features, networks.clip.device
-    pixels, small = ClipScore(clip).pixels(images), network_input(images, features.image_size)
+    pixels, small = ClipScore(clip).pixels(images), network_input(images, features.image_size, device)
     one, unit = reference.pixels(images[0]), reference.unit(images[0])
     return {
         "PIL resize to 224": (lambda: ClipScore(clip).pixels(images), lambda: reference.pixels(images[0])),
@@ -113,10 +113,10 @@ def parts(
             lambda: reference.text_embedding(captions[0]),
         ),
         "bilinear resize to 299": (
-            lambda: network_input(images, features.image_size),
+            lambda: network_input(images, features.image_size, device).cpu(),
             lambda: F.interpolate(reference.unit(images[0]), size=(299, 299), mode="bilinear"),
         ),
-        "Inception": (lambda: features.module(small.to(device)).cpu(), lambda: reference.inception(unit)),
+        "Inception": (lambda: features.module(small).cpu(), lambda: reference.inception(unit)),
     }
 
 

@@ -82,6 +82,13 @@ OPTIONS = (
     Option("--sdxl-scenario", "scenario", "NAME", f"LoadGen scenario ({_names(SCENARIOS)})"),
     Option("--sdxl-test-mode", "test_mode", "NAME", f"LoadGen tests to run ({_names(TEST_MODES)})"),
     Option(
+        "--sdxl-batch-size",
+        "batch_size",
+        "N",
+        "Images per batch, default the machine's configuration's",
+        ini_type="int",
+    ),
+    Option(
         "--sdxl-samples",
         "samples",
         "N",
@@ -211,14 +218,14 @@ def _variants(given: Given) -> tuple[str, ...]:
     return variants
 
 
-def _samples(given: Given) -> int:
+def _count(given: Given) -> int:
     try:
         return int(given.raw)
     except ValueError:
         raise UsageError(
-            "the count of samples is not a whole number",
+            "this is not a whole number",
             got=repr(given.raw),
-            expected="a count of captions, 1 or more",
+            expected="a count, 1 or more",
             source=given.source,
         ) from None
 
@@ -261,7 +268,8 @@ def resolve(config: pytest.Config) -> Resolved:
     """
     given = {option.field: value for option in OPTIONS if (value := _given(config, option)) is not None}
     parsers = {
-        "samples": _samples,
+        "samples": _count,
+        "batch_size": _count,
         "timeout_s": _seconds,
         "captions": _path,
         "ranges": _path,

@@ -98,6 +98,8 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--test-mode", default=_DEFAULTS.test_mode, help=f"{', '.join(TEST_MODES)} (default: both)")
 
     generate = subcommands.add_parser("generate", parents=[shared], help="draw captions to <id>.png")
+    for command in (run, generate):
+        command.add_argument("--batch-size", type=int, help="images per batch (default: the machine's configuration's)")
     generate.add_argument("--output", type=Path, required=True, metavar="DIR", help="where the pictures go")
 
     score = subcommands.add_parser("score", parents=[shared], help="CLIP and FID of pictures or of an accuracy log")

@@ -52,7 +52,7 @@ def diff(settings: RunSettings, arguments: argparse.Namespace) -> Outcome:
     from sdxl_engine.diff.parting import TOLERANCES, errors_of, first_parting, table
     from sdxl_engine.models.source import model_of
     from sdxl_engine.run_captions import own_share
-    from sdxl_engine.run_engine import BATCH_SIZE
+    from sdxl_engine.run_system import batch_size
 
     if len(arguments.engines) != 2:
         raise UsageError(
@@ -62,11 +62,11 @@ def diff(settings: RunSettings, arguments: argparse.Namespace) -> Outcome:
             source="--engine",
             fix=_EXAMPLE,
         )
-    if settings.samples is not None and settings.samples > BATCH_SIZE:
+    if settings.samples is not None and settings.samples > (most := batch_size(settings)):
         raise UsageError(
             "the prompts are drawn in one batch",
             got=settings.samples,
-            expected=f"at most {BATCH_SIZE}",
+            expected=f"at most {most}",
             source="--samples",
         )
     if arguments.tolerance is not None and not arguments.tolerance > 0:

@@ -14,7 +14,8 @@ from sdxl_engine.engines.tensorrt.entry import ENTRY
 from sdxl_engine.errors import UsageError
 from sdxl_engine.models.source import model_of
 from sdxl_engine.models.spec import NETWORKS, read_spec
-from sdxl_engine.run_engine import BATCH_SIZE, engine_entry, open_engine
+from sdxl_engine.run_engine import engine_entry, open_engine
+from sdxl_engine.run_system import BATCH_SIZE
 
 if TYPE_CHECKING:
     import argparse
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 _ALIASES = {"deep-unet": "unet", "shallow-unet": "shallow_unet"}
 """The benchmark's names of networks (NVIDIA's v4.1 `gpu_batch_size`) that are not this project's."""
 
-_TENSORRT_ONLY = ("batch_size", "workspace", "compute_capability", "force")
+_TENSORRT_ONLY = ("batch_sizes", "workspace", "compute_capability", "force")
 
 
 def add_generate_engines(
@@ -39,6 +40,7 @@ def add_generate_engines(
     plans = parser.add_argument_group("TensorRT")
     plans.add_argument(
         "--batch-size",
+        dest="batch_sizes",
         metavar="N|NETWORK=N,...",
         help=f"most images at a time, for all networks or for each of {', '.join(NETWORKS)} (default: {BATCH_SIZE})",
     )
@@ -60,7 +62,7 @@ def generate_engines(settings: RunSettings, arguments: argparse.Namespace) -> Ou
     model.verify()
     if settings.engine == ENTRY.name:
         return _plans(settings, arguments, model)
-    given = [f"--{name.replace('_', '-')}" for name in _TENSORRT_ONLY if getattr(arguments, name)]
+    given = [f"--{name.rstrip('s').replace('_', '-')}" for name in _TENSORRT_ONLY if getattr(arguments, name)]
     entry = engine_entry(settings)
     if given:
         raise UsageError(
@@ -79,7 +81,7 @@ def generate_engines(settings: RunSettings, arguments: argparse.Namespace) -> Ou
 
 def _plans(settings: RunSettings, arguments: argparse.Namespace, model: ModelSource) -> Outcome:
     precision = ENTRY.precision(settings.precision, source="--precision")
-    images = batch_sizes(arguments.batch_size)
+    images = batch_sizes(arguments.batch_sizes)
     capabilities = _capabilities(arguments.compute_capability)
     # Not before the options are checked: it imports torch.
     from sdxl_engine.engines.tensorrt.generate import FAILED, GenerateRequest, generate

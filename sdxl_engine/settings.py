@@ -38,6 +38,7 @@ class RunSettings:
         engine: The name of a registered engine, or `auto`.
         precision: One of `PRECISIONS`.
         device: Where the engine runs, one of `DEVICES`; `auto` takes a GPU if there is one that the engine runs on.
+        batch_size: Images per batch; None takes the machine's configuration's, or 8.
         graphs: One of `GRAPHS`.
         scenario: One of `SCENARIOS`.
         test_mode: One of `TEST_MODES`.
@@ -69,6 +70,7 @@ class RunSettings:
     engine: str = "auto"
     precision: str = "auto"
     device: str = "auto"
+    batch_size: int | None = None
     graphs: str = "auto"
     scenario: str = "Offline"
     test_mode: str = "SubmissionRun"
@@ -142,14 +144,15 @@ class RunSettings:
                     expected="one of " + ", ".join(DEVICES),
                     source=origin.get(field, field),
                 )
-        if self.samples is not None and self.samples < 1:
-            raise UsageError(
-                "a run needs at least one sample",
-                got=self.samples,
-                expected="a count of captions, 1 or more",
-                source=origin.get("samples", "samples"),
-                fix="leave it out to take the model's own default",
-            )
+        for field, what in (("samples", "a count of captions"), ("batch_size", "images per batch")):
+            if (count := getattr(self, field)) is not None and count < 1:
+                raise UsageError(
+                    "a run needs at least one sample",
+                    got=count,
+                    expected=f"{what}, 1 or more",
+                    source=origin.get(field, field),
+                    fix="leave it out to take the default",
+                )
         if self.shard is not None:
             parse_shard(self.shard, source=origin.get("shard", "shard"))
         if self.resume is not None and self.responses == "images":

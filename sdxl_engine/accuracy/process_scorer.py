@@ -103,7 +103,7 @@ class ProcessScorer:
             self._child.wait()
         if self._memory_fd >= 0:
             os.close(self._memory_fd)
-            self._memory_fd = -1
+            self._memory_fd, self._memory = -1, None
 
     def _answer(self, request: bytes, what: str) -> Any:
         """What the child gives back for a request, which has it do `what`.

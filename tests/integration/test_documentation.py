@@ -37,6 +37,8 @@ MLPerf Stable Diffusion XL benchmark:
   --sdxl-scenario=NAME  LoadGen scenario (Offline) (env SDXL_SCENARIO, ini sdxl_scenario)
   --sdxl-test-mode=NAME LoadGen tests to run (AccuracyOnly, PerformanceOnly, SubmissionRun)
                         (env SDXL_TEST_MODE, ini sdxl_test_mode)
+  --sdxl-batch-size=N   Images per batch, default the machine's configuration's
+                        (env SDXL_BATCH_SIZE, ini sdxl_batch_size)
   --sdxl-samples=N      Use the first N captions, default the model's own count
                         (env SDXL_SAMPLES, ini sdxl_samples)
   --sdxl-pipeline=MODULE:CALLABLE Pipeline under test, default the project's own

@@ -56,7 +56,7 @@ def test_values_reach_the_settings(project, workers):
     ("option", "line"),
     [
         ("--sdxl-samples=0", "ERROR: a run needs at least one sample"),
-        ("--sdxl-samples=ten", "ERROR: the count of samples is not a whole number"),
+        ("--sdxl-samples=ten", "ERROR: this is not a whole number"),
         ("--sdxl-scenario=Server", "ERROR: unknown scenario 'Server'"),
         ("--sdxl-test-mode=Both", "ERROR: unknown test mode 'Both'"),
         ("--sdxl-pipeline=mine", "ERROR: the pipeline under test is not an import path"),
