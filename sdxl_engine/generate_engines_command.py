@@ -50,7 +50,7 @@ def add_generate_engines(
     plans.add_argument(
         "--compute-capability",
         metavar="X.Y,...",
-        help="GPUs to build for ahead of time, TensorRT-RTX only (default: that of the GPU here, or all)",
+        help="GPUs to build for ahead of time, TensorRT-RTX only (default: that of the GPU here, or all from 8.0)",
     )
     plans.add_argument("--force", action="store_true", help="build plans that are there and fit, too")
 

@@ -50,11 +50,12 @@ def build(job: BuildJob, tell: Callable[[str], None]) -> Manifest:
         config.progress_monitor = BuildProgress(tell)
         serialized = builder.build_serialized_network(network, config)
         if serialized is None:
+            short = any(word in messages.errors.lower() for word in ("bad_alloc", "memory"))
             raise EngineError(
                 f"{job.key.network}: TensorRT did not build the plan",
                 got=messages.errors,
                 source=log_path(job.plan),
-                fix="if memory is short: a smaller --batch-size for this network, or a smaller --workspace",
+                fix=f"a smaller --batch-size {job.key.network}=N, or a smaller --workspace" if short else None,
             )
         _keep_timing_cache(config, job)
         seconds = time.monotonic() - began

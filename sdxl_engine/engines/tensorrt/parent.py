@@ -102,18 +102,19 @@ def _raised(error: dict[str, Any]) -> SdxlError:
 
 def _ended(job: BuildJob, status: int, output: object) -> EngineError:
     network = job.key.network
+    less = f"a smaller batch for this network (--batch-size {network}=N), a smaller --workspace, or more memory"
     if status == -signal.SIGKILL:
         return EngineError(
             f"{network}: the process that built the plan was killed",
             got="SIGKILL; if nobody sent it, the kernel did for lack of memory: see dmesg",
             expected="exit status 0",
             source=output,
-            fix=f"a smaller batch for this network (--batch-size {network}=N), a smaller --workspace, "
-            "or a machine with more memory",
+            fix=less,
         )
     return EngineError(
         f"{network}: the process that built the plan crashed",
         got=how_it_ended(status),
         expected="exit status 0",
         source=output,
+        fix=f"see the log; if memory was short: {less}",
     )

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
 ANY_GPU = "any, ahead of time"
 AHEAD = "ahead-of-time"
 
+OLDEST = 8
+"""First number of the oldest compute capability that is built for unless asked for: TensorRT-RTX has no float32
+products on Turing (7.5), so that a plan for it would not build."""
+
 
 @dataclass(frozen=True)
 class Target:
@@ -37,7 +41,8 @@ def target_of(library: Library, gpu: Gpu | None, asked: tuple[str, ...] = ()) ->
     Args:
         library: TensorRT builds for the GPU that it runs on; TensorRT-RTX for any that it knows.
         gpu: The GPU that is here.
-        asked: Compute capabilities; none takes that of the GPU here, or without one all that TensorRT-RTX knows.
+        asked: Compute capabilities; none takes that of the GPU here, or without one all that TensorRT-RTX knows from
+            `OLDEST` on.
 
     Raises:
         UsageError: the library cannot build for what is asked.
@@ -45,7 +50,8 @@ def target_of(library: Library, gpu: Gpu | None, asked: tuple[str, ...] = ()) ->
     """
     if library.ahead_of_time:
         known = compute_capabilities(library)
-        chosen = asked or ((gpu.compute_capability,) if gpu is not None else known)
+        recent = tuple(capability for capability in known if int(capability.partition(".")[0]) >= OLDEST)
+        chosen = asked or ((gpu.compute_capability,) if gpu is not None else recent)
         foreign = [capability for capability in chosen if capability not in known]
         if foreign:
             raise UsageError(

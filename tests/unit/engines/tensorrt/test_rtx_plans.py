@@ -76,7 +76,9 @@ def onnx(bundle, spec, build_dir):
 def test_a_network_that_runs_out_of_memory_does_not_take_the_others_down(short_of_memory, reports):
     first = {report.network: report for report in short_of_memory}
     assert first["unet"].outcome == "failed"
-    assert "bad_alloc" in first["unet"].reason
+    # TensorRT reports std::bad_alloc, or does not survive it: then the child ends by a signal.
+    assert "bad_alloc" in first["unet"].reason or "killed by SIG" in first["unet"].reason
+    assert "--batch-size unet=N" in first["unet"].reason
     assert (first["clip1"].outcome, first["shallow_unet"].outcome) == ("built", "built")
     assert (reports["clip1"].outcome, reports["unet"].outcome) == ("kept", "built")
 

@@ -7,7 +7,9 @@ from sdxl_engine.engines.tensorrt.library import Library
 from sdxl_engine.engines.tensorrt.target import Target, target_of
 from sdxl_engine.errors import UnavailableError, UsageError
 
-RTX = Library("tensorrt_rtx", "1.7.1.116", SimpleNamespace(ComputeCapability=SimpleNamespace(SM120=1, SM80=2, SM89=3)))
+RTX = Library(
+    "tensorrt_rtx", "1.7.1.116", SimpleNamespace(ComputeCapability=SimpleNamespace(SM120=1, SM75=0, SM80=2, SM89=3))
+)
 TRT = Library("tensorrt", "10.13.0.35", SimpleNamespace())
 H200 = Gpu("NVIDIA H200", "9.0", 8)
 ADA = Gpu("NVIDIA RTX 6000 Ada Generation", "8.9", 1)
@@ -22,6 +24,7 @@ ANY = "any, ahead of time"
         (TRT, ADA, (), Target("NVIDIA RTX 6000 Ada Generation", ("8.9",), "RTX-6000-Ada-Generationx1")),
         (RTX, None, (), Target(ANY, ("8.0", "8.9", "12.0"), "ahead-of-time-sm80-sm89-sm120")),
         (RTX, None, ("12.0", "8.0"), Target(ANY, ("8.0", "12.0"), "ahead-of-time-sm80-sm120")),
+        (RTX, None, ("7.5",), Target(ANY, ("7.5",), "ahead-of-time-sm75")),
         (RTX, ADA, (), Target(ANY, ("8.9",), "ahead-of-time-sm89")),
         (RTX, H200, ("8.9",), Target(ANY, ("8.9",), "ahead-of-time-sm89")),
     ],
