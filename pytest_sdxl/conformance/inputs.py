@@ -39,9 +39,8 @@ class Inputs:
         if case.network in ("clip1", "clip2"):
             return {"input_ids": self._ids(case.network, case)}
         if case.network == "vae":
-            return {"latent": self._shifted(self._recorded("vae", 0)["latent"], case.images)}
-        assert case.step is not None
-        recorded = self._recorded("step", case.step)
+            return {"latent": self._shifted(self._recorded("vae", None)["latent"], case.images)}
+        recorded = self._recorded(case.network, case.step)
         wanted = self._spec.networks[case.network].inputs
         tensors = {
             name: self._shifted(recorded[name], case.images) for name in ("sample", *CACHED_FEATURES) if name in wanted
@@ -80,10 +79,9 @@ class Inputs:
         hidden = torch.cat([first["hidden_states"], second["hidden_states"]], dim=-1)
         return {"encoder_hidden_states": hidden, "text_embeds": second["text_embeddings"]}
 
-    def _recorded(self, kind: str, number: int) -> Tensors:
-        """What the decoder (`vae`) or a UNet at a step (`step`) was given when the reference drew image 0."""
-        networks = ("vae",) if kind == "vae" else ("unet", "shallow_unet")
-        return [call.inputs for call in self._reference.calls() if call.network in networks][number]
+    def _recorded(self, network: str, step: int | None) -> Tensors:
+        """What a network read when the reference drew image 0."""
+        return next(call.inputs for call in self._reference.calls() if (call.network, call.step) == (network, step))
 
     @staticmethod
     def _shifted(recorded: Tensor, images: tuple[int, ...]) -> Tensor:
