@@ -71,13 +71,20 @@ class Inputs:
         return tokenise(self._model.checkpoint, list(PROMPTS.values()), self._spec.tokens)
 
     def _text(self, images: tuple[int, ...]) -> Tensors:
-        """What the reference's text encoders make of the captions of some images."""
-        first, second = (
-            self._reference.outputs(name, {"input_ids": self._ids(name, Case(name, images))})
-            for name in ("clip1", "clip2")
-        )
-        hidden = torch.cat([first["hidden_states"], second["hidden_states"]], dim=-1)
-        return {"encoder_hidden_states": hidden, "text_embeds": second["text_embeddings"]}
+        """What the reference's text encoders make of the captions of some images, negative rows first.
+
+        Of each by itself: another batch may round in another way, and an image has the same inputs in every batch.
+        """
+        found: dict[str, list[Tensor]] = {"encoder_hidden_states": [], "text_embeds": []}
+        for image in images:
+            first, second = (
+                self._reference.outputs(name, {"input_ids": self._ids(name, Case(name, (image,)))})
+                for name in ("clip1", "clip2")
+            )
+            found["encoder_hidden_states"].append(torch.cat([first["hidden_states"], second["hidden_states"]], dim=-1))
+            found["text_embeds"].append(second["text_embeddings"])
+        # Pairs of a negative and a positive row, one pair for each image, to all negative rows and then all positive.
+        return {name: torch.stack(pairs, dim=1).flatten(0, 1) for name, pairs in found.items()}
 
     def _recorded(self, network: str, step: int | None) -> Tensors:
         """What a network read when the reference drew image 0."""
