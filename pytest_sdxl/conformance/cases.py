@@ -62,7 +62,7 @@ EXTREME_TIMESTEPS = tuple(
     for network, step in USUAL_STEP.items()
     for timestep in (0.0, 1.0, 340.5, 999.0)
 )
-"""Both ends of the training schedule, beyond those of the loop, and one between two whole timesteps."""
+"""Both ends of the training schedule, and one between two whole timesteps."""
 
 PROMPTS = {
     "empty": "",

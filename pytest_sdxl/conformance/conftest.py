@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_sdxl.options import RESOLVED
-from sdxl_engine.errors import SdxlError
+from sdxl_engine.errors import SdxlError, UsageError
 from sdxl_engine.models.source import AUTO, SHAPES, ModelSource, resolve_model
 from sdxl_engine.run_engine import engine_entry, open_engine
 from sdxl_engine.run_system import BATCH_SIZE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Generator, Iterator
 
     from pytest_sdxl.conformance.compare import Comparison
     from pytest_sdxl.conformance.inputs import Inputs
@@ -27,12 +27,23 @@ if TYPE_CHECKING:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_fixture_setup() -> object:
-    """An error that is meant for the user is shown as it is, without the way to it."""
+def pytest_runtest_setup() -> Generator[None, object, object]:
+    """An engine or a model that does not open says why, without the way there."""
     try:
         return (yield)
     except SdxlError as error:
-        pytest.fail(str(error), pytrace=False)
+        told = str(error)
+    pytest.fail(told, pytrace=False)  # out of the handler, so that the error is not shown beside it
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call() -> Generator[None, object, object]:
+    """So does a precision without bounds. What an engine raises when it runs keeps its traceback."""
+    try:
+        return (yield)
+    except UsageError as error:
+        told = str(error)
+    pytest.fail(told, pytrace=False)
 
 
 @pytest.fixture(scope="session")

@@ -1,8 +1,7 @@
-"""The whole pipeline on an engine, with a short or a full schedule, and a record of what its networks were given."""
+"""The whole pipeline on an engine, with a short or a full schedule."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,12 +14,11 @@ from sdxl_engine.run_system import BATCH_SIZE
 from sdxl_engine.schedule import deep_steps, read_schedule
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-    from pytest_sdxl.conformance.running import Tensors
-    from sdxl_engine.engines.base import Buffers, Engine, EngineMemory
+    from sdxl_engine.engines.base import Engine
     from sdxl_engine.models.source import ModelSource
 
 
@@ -51,42 +49,3 @@ def levels_apart(images: NDArray[np.uint8], others: NDArray[np.uint8]) -> NDArra
     difference = images.astype(np.float64) - others.astype(np.float64)
     levels: NDArray[np.float64] = np.sqrt((difference**2).mean(axis=(1, 2, 3)))
     return levels
-
-
-@dataclass(frozen=True)
-class Call:
-    """One call of a network: what it was given, on the CPU."""
-
-    network: str
-    inputs: Tensors
-
-
-class Recorder:
-    """An engine that notes what its networks are given, call by call, and leaves the rest to another."""
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        self.name, self.spec, self.networks = engine.name, engine.spec, engine.networks
-        self.device = engine.device
-        # A recorded call copies to the CPU, which no CUDA graph can hold.
-        self.capabilities = replace(engine.capabilities, capturable=False)
-        self.calls: list[Call] = []
-
-    def bind(self, network: str, buffers: Buffers) -> Callable[[], None]:
-        """See `Engine.bind`."""
-        call, names = self._engine.bind(network, buffers), self.networks[network].inputs
-
-        def run() -> None:
-            # `to` alone would give the very buffer where it is on the CPU already.
-            self.calls.append(Call(network, {name: buffers[name].to("cpu", copy=True) for name in names}))
-            call()
-
-        return run
-
-    def memory(self) -> EngineMemory:
-        """See `Engine.memory`."""
-        return self._engine.memory()
-
-    def close(self) -> None:
-        """See `Engine.close`."""
-        self._engine.close()

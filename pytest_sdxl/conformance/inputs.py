@@ -39,9 +39,8 @@ class Inputs:
         if case.network in ("clip1", "clip2"):
             return {"input_ids": self._ids(case.network, case)}
         if case.network == "vae":
-            return {"latent": self._shifted(self._recorded("vae", 0)["latent"], case.images)}
-        assert case.step is not None
-        recorded = self._recorded("step", case.step)
+            return {"latent": self._shifted(self._recorded("vae", None)["latent"], case.images)}
+        recorded = self._recorded(case.network, case.step)
         wanted = self._spec.networks[case.network].inputs
         tensors = {
             name: self._shifted(recorded[name], case.images) for name in ("sample", *CACHED_FEATURES) if name in wanted
@@ -72,18 +71,24 @@ class Inputs:
         return tokenise(self._model.checkpoint, list(PROMPTS.values()), self._spec.tokens)
 
     def _text(self, images: tuple[int, ...]) -> Tensors:
-        """What the reference's text encoders make of the captions of some images."""
-        first, second = (
-            self._reference.outputs(name, {"input_ids": self._ids(name, Case(name, images))})
-            for name in ("clip1", "clip2")
-        )
-        hidden = torch.cat([first["hidden_states"], second["hidden_states"]], dim=-1)
-        return {"encoder_hidden_states": hidden, "text_embeds": second["text_embeddings"]}
+        """What the reference's text encoders make of the captions of some images, negative rows first.
 
-    def _recorded(self, kind: str, number: int) -> Tensors:
-        """What the decoder (`vae`) or a UNet at a step (`step`) was given when the reference drew image 0."""
-        networks = ("vae",) if kind == "vae" else ("unet", "shallow_unet")
-        return [call.inputs for call in self._reference.calls() if call.network in networks][number]
+        Of each by itself: another batch may round in another way, and an image has the same inputs in every batch.
+        """
+        found: dict[str, list[Tensor]] = {"encoder_hidden_states": [], "text_embeds": []}
+        for image in images:
+            first, second = (
+                self._reference.outputs(name, {"input_ids": self._ids(name, Case(name, (image,)))})
+                for name in ("clip1", "clip2")
+            )
+            found["encoder_hidden_states"].append(torch.cat([first["hidden_states"], second["hidden_states"]], dim=-1))
+            found["text_embeds"].append(second["text_embeddings"])
+        # Pairs of a negative and a positive row, one pair for each image, to all negative rows and then all positive.
+        return {name: torch.stack(pairs, dim=1).flatten(0, 1) for name, pairs in found.items()}
+
+    def _recorded(self, network: str, step: int | None) -> Tensors:
+        """What a network read when the reference drew image 0."""
+        return next(call.inputs for call in self._reference.calls() if (call.network, call.step) == (network, step))
 
     @staticmethod
     def _shifted(recorded: Tensor, images: tuple[int, ...]) -> Tensor:

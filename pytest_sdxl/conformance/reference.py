@@ -6,9 +6,10 @@ import functools
 from typing import TYPE_CHECKING, TypeVar
 
 from pytest_sdxl.conformance.cases import STEPS
-from pytest_sdxl.conformance.drawing import Call, Recorder, draw, levels_apart
+from pytest_sdxl.conformance.drawing import draw, levels_apart
 from pytest_sdxl.conformance.figures import Figures, figures, roundoff_of
 from pytest_sdxl.conformance.running import Tensors, digest, run
+from sdxl_engine.diff.walk import Call, Walker
 from sdxl_engine.engines import torch_engine
 from sdxl_engine.engines.base import Engine, EngineRequest
 from sdxl_engine.models.spec import read_spec
@@ -87,13 +88,13 @@ class Reference:
         return float(levels_apart(self._drawing("DeepCache", by)[0], self.images("DeepCache")).max())
 
     def calls(self) -> list[Call]:
-        """What each network was given while the images were drawn with DeepCache, in order."""
+        """What each network read and wrote while the images were drawn with DeepCache, in order."""
         return self._drawing("DeepCache", "fp32")[1]
 
     def _drawing(self, model_opt: str, precision: str) -> tuple[NDArray[np.uint8], list[Call]]:
         def drawn() -> tuple[NDArray[np.uint8], list[Call]]:
-            recorder = Recorder(self._engine(precision))
-            return draw(recorder, self.model, model_opt, DRAWN, STEPS[model_opt]), recorder.calls
+            walker = Walker(self._engine(precision))
+            return draw(walker, self.model, model_opt, DRAWN, STEPS[model_opt]), walker.calls
 
         return self._once(("drawing", model_opt, precision), drawn)
 

@@ -56,6 +56,17 @@ class Binding:
         self._call()
         return {name: self.buffers[name].clone() for name in self.interface.outputs}
 
+    def capture(self) -> None:
+        """Put a CUDA graph of the call in its place; the network has to have run once.
+
+        Raises:
+            RuntimeError: torch's, where the call does what no graph can hold.
+        """
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+            self._call()
+        self._call = graph.replay
+
 
 def rows_of(engine: Engine, network: str, inputs: Tensors) -> int:
     """Rows of the batch that inputs make up."""

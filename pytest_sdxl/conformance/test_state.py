@@ -88,6 +88,26 @@ def test_what_outputs_held_has_no_effect(
         compare(what, binding.run(given, fill=fill), clean, floors, "it on zeros")
 
 
+def test_a_graph_replays_it(engine: Engine, inputs: Inputs, reference: Reference, compare: Comparison) -> None:
+    """A CUDA graph of each network, replayed on other inputs, gives what a call gives; skipped where not declared."""
+    from pytest_sdxl.conformance.running import Binding, rounded, rows_of, run
+
+    if not engine.capabilities.capturable:
+        pytest.skip(f"the engine {engine.name} does not declare that it can be captured")
+    if engine.device.type != "cuda":
+        pytest.fail(f"it declares that a CUDA graph can hold it, and is on {engine.device}", pytrace=False)
+    for network in NETWORKS:
+        before, after = inputs.of(usual(network, (1,))), inputs.of(usual(network, (0,)))
+        floors = reference.floor(network, rounded(engine, network, after), compare.precision)
+        binding = Binding(engine, network, rows_of(engine, network, before))
+        binding.run(before)
+        try:
+            binding.capture()
+        except RuntimeError as error:
+            pytest.fail(f"{network}: it declares that a CUDA graph can hold it, which failed: {error}", pytrace=False)
+        compare(f"{usual(network)}, replayed", binding.run(after), run(engine, network, after), floors, "a call's")
+
+
 @pytest.mark.parametrize("network", NETWORKS)
 def test_inputs_are_left_alone(engine: Engine, network: str, inputs: Inputs) -> None:
     """No network writes to its inputs, which others may share."""

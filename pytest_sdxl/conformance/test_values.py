@@ -38,7 +38,7 @@ def test_values(case: Case, engine: Engine, inputs: Inputs, reference: Reference
 def test_extreme_timesteps(
     case: Case, engine: Engine, inputs: Inputs, reference: Reference, compare: Comparison
 ) -> None:
-    """The UNets at timesteps 0, 1 and 999, which the schedule has not, and at 340.5, which is no whole number."""
+    """The UNets at both ends of the training schedule, timesteps 0, 1 and 999, and at 340.5."""
     hold(case, engine, inputs, reference, compare)
 
 

@@ -17,16 +17,18 @@ WITHOUT = ("-p", "no:cacheprovider", "-p", "no:logging")
 
 
 class Outcomes:
-    """What each test of one session came to: failures with their text, and how many passed or were skipped."""
+    """What each test of one session came to: failures with their text, and which passed or were skipped."""
 
     def __init__(self):
-        self.failed, self.passed, self.skipped = {}, 0, 0
+        self.failed, self.passed, self.skipped = {}, [], []
 
     def pytest_runtest_logreport(self, report):
         if report.failed:
             self.failed[report.nodeid] = report.longreprtext
-        self.passed += report.passed and report.when == "call"
-        self.skipped += report.skipped
+        if report.passed and report.when == "call":
+            self.passed.append(report.nodeid)
+        if report.skipped:
+            self.skipped.append(report.nodeid)
 
 
 def main(target, names):

@@ -292,6 +292,13 @@ class AddsToWhatWasThere(Intact):
             buffers[name].mul_(0).add_(result)
 
 
+@fails("test_a_graph_replays_it", "it declares that a CUDA graph can hold it, and is on cpu")
+class SaysItCanBeCaptured(Intact):
+    def __init__(self, request):
+        super().__init__(request)
+        self.capabilities = replace(self.capabilities, capturable=True)
+
+
 @fails("test_inputs_are_left_alone", "unet, input sample: 2048 of 2048 values were changed")
 class WorksInItsInput(Intact):
     def call(self, network, buffers):
