@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: bench test lint ratios accuracy-log scorer-speed gpu-overlap clean
+.PHONY: bench test lint generate_engines ratios accuracy-log scorer-speed gpu-overlap clean
 
 bench: $(STAMP)
 	$(BIN)/python -m pytest benchmarks --model-opt=DeepCache
@@ -17,6 +17,10 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# The benchmark's command: make generate_engines RUN_ARGS="--benchmarks=stable-diffusion-xl --model_opt=DeepCache"
+generate_engines: $(STAMP)
+	$(BIN)/python -m sdxl_engine.benchmark_command generate_engines $(RUN_ARGS)
 
 # Speed of the engines and of DeepCache against each other, on the embedded model.
 ratios: $(STAMP)

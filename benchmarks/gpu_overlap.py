@@ -24,7 +24,7 @@ from sdxl_engine.assemble import image_source, open_pipeline
 from sdxl_engine.environment import environment
 from sdxl_engine.loadgen.runner import run_loadgen
 from sdxl_engine.loadgen.spec import LoadgenSpec
-from sdxl_engine.run_engine import BATCH_SIZE
+from sdxl_engine.run_system import batch_size
 from sdxl_engine.settings import RunSettings
 
 if TYPE_CHECKING:
@@ -42,21 +42,22 @@ def one_phase(settings: dict[str, Any]) -> ImageSource:
     return source
 
 
-def batches(count: int) -> list[np.ndarray]:
+def batches(pipeline: Pipeline, count: int) -> list[np.ndarray]:
     """Rows of so many full batches."""
-    return [(np.arange(BATCH_SIZE) + BATCH_SIZE * number) % CAPTIONS for number in range(count)]
+    size = pipeline.batch_size
+    return [(np.arange(size) + size * number) % CAPTIONS for number in range(count)]
 
 
 def one_at_a_time(pipeline: Pipeline, count: int) -> None:
     """Draw so many batches, each to the end."""
-    for rows in batches(count):
+    for rows in batches(pipeline, count):
         pipeline.start(rows).result()
 
 
 def overlapped(pipeline: Pipeline, count: int) -> None:
     """Draw so many batches, each started before the one before is waited for."""
     ahead = None
-    for rows in batches(count):
+    for rows in batches(pipeline, count):
         started, ahead = ahead, pipeline.start(rows)
         if started is not None:
             started.result()
@@ -75,7 +76,7 @@ def bare(settings: RunSettings, count: int, rounds: int) -> dict[str, float]:
             began = time.perf_counter()
             draw(pipeline, count)
             seconds.append(time.perf_counter() - began)
-        rates[name] = count * BATCH_SIZE / min(seconds)
+        rates[name] = count * pipeline.batch_size / min(seconds)
     pipeline.close()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()  # for LoadGen's process, which loads the same model
@@ -87,7 +88,7 @@ def under_loadgen(settings: RunSettings, factory: str, count: int, folder: Path)
     spec = LoadgenSpec(
         mode="PerformanceOnly",
         sample_count=CAPTIONS,
-        min_query_count=count * BATCH_SIZE,
+        min_query_count=count * batch_size(settings),
         min_duration_ms=0,
         log_dir=folder,
         factory=factory,
@@ -107,7 +108,8 @@ def main() -> None:
     parser.add_argument("--engine", default="torch", help="name of an engine (default: torch)")
     parser.add_argument("--precision", default="fp16", help="of the engine (default: fp16)")
     parser.add_argument("--device", default="cuda", help="of the engine (default: cuda)")
-    parser.add_argument("--batches", type=int, default=50, help=f"of {BATCH_SIZE} images, per round (default: 50)")
+    parser.add_argument("--batches", type=int, default=50, help="full ones, per round (default: 50)")
+    parser.add_argument("--batch-size", type=int, help="images per batch (default: as in a run)")
     parser.add_argument("--rounds", type=int, default=3, help="of the bare pipeline (default: 3)")
     arguments = parser.parse_args()
     on_gpu = arguments.device.startswith("cuda")
@@ -123,6 +125,7 @@ def main() -> None:
             precision=arguments.precision,
             device=arguments.device,
             graphs=graphs,
+            batch_size=arguments.batch_size,
             samples=CAPTIONS,
         )
         rates = bare(settings, arguments.batches, arguments.rounds)

@@ -18,7 +18,7 @@ import numpy as np
 import scipy.linalg
 import torch
 import torch.nn.functional as F
-from PIL import Image
+from full_size import make_captions, make_images, memory
 from reference_loop import ReferenceLoop
 
 from sdxl_engine.accuracy.clip import ClipScore
@@ -35,20 +35,19 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 BLOCK = 32
-SIDE = 1024
 AT_LEAST = 2.0
 AT_MOST_GB = 1.0
 CLIP_TOLERANCE, FEATURE_TOLERANCE = 1e-4, 1e-5
-WORDS = ("a", "the", "cat", "dog", "street", "plate", "table", "man", "sits", "on", "near", "with", "of", "red", "bus")
 
 
 def arguments() -> argparse.Namespace:
     """Of the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--images", type=int, default=24, help="that the scorer takes in a round")
+    parser.add_argument("--images", type=int, help="that the scorer takes in a round (24), or with --live in all (512)")
     parser.add_argument("--reference-images", type=int, default=8, help="that the reference's loop takes in a round")
     parser.add_argument("--rounds", type=int, default=4, help="more of them, and shorter, where others use the machine")
     parser.add_argument("--device", default="cpu", help="of the scorer; the reference's loop runs on the CPU")
+    parser.add_argument("--live", action="store_true", help="the whole live path of a run in place of all else")
     parser.add_argument("--sqrtm", action="store_true", help="time the reference's matrix root too, minutes on 2 cores")
     return parser.parse_args()
 
@@ -68,32 +67,11 @@ def random_networks(device: str) -> tuple[MetricNetworks, ReferenceLoop]:
     ), reference
 
 
-def make_images(count: int) -> NDArray[np.uint8]:
-    """(count, 1024, 1024, 3) uint8: clouds, each another."""
-    generator = np.random.default_rng(0)
-    small = generator.integers(0, 256, (count, 16, 16, 3), dtype=np.uint8)
-    return np.stack(
-        [np.asarray(Image.fromarray(image).resize((SIDE, SIDE), Image.Resampling.BICUBIC)) for image in small]
-    )
-
-
-def make_captions(count: int) -> list[str]:
-    """As long as MLPerf's: 7 to 20 words, 11 on average, a token each and two more."""
-    generator = np.random.default_rng(0)
-    return [" ".join(generator.choice(WORDS, 7 + min(13, int(generator.exponential(4))))) for _ in range(count)]
-
-
 def score(scorer: Scorer, images: NDArray[np.uint8], captions: Sequence[str]) -> tuple[Any, Any]:
     """CLIP scores and features, in blocks as a run's."""
     blocks = [slice(start, start + BLOCK) for start in range(0, len(images), BLOCK)]
     parts = [scorer.score(images[block], captions[block]) for block in blocks]
     return tuple(np.concatenate(part) for part in zip(*parts, strict=True))
-
-
-def memory(name: str) -> float:
-    """A line of /proc/self/status, GB."""
-    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(name)) * 1024 / 1e9
 
 
 def peak_memory(scorer: Scorer) -> float:
@@ -122,7 +100,7 @@ def parts(
 ) -> dict[str, tuple[Callable[[], Any], Callable[[], Any]]]:
     """Each step of the scorer for a block, and the reference's for one image; on what the step before gives."""
     clip, features, device = networks.clip, networks.features, networks.clip.device
-    pixels, small = ClipScore(clip).pixels(images), network_input(images, features.image_size)
+    pixels, small = ClipScore(clip).pixels(images), network_input(images, features.image_size, device)
     one, unit = reference.pixels(images[0]), reference.unit(images[0])
     return {
         "PIL resize to 224": (lambda: ClipScore(clip).pixels(images), lambda: reference.pixels(images[0])),
@@ -135,10 +113,10 @@ def parts(
             lambda: reference.text_embedding(captions[0]),
         ),
         "bilinear resize to 299": (
-            lambda: network_input(images, features.image_size),
+            lambda: network_input(images, features.image_size, device).cpu(),
             lambda: F.interpolate(reference.unit(images[0]), size=(299, 299), mode="bilinear"),
         ),
-        "Inception": (lambda: features.module(small.to(device)).cpu(), lambda: reference.inception(unit)),
+        "Inception": (lambda: features.module(small).cpu(), lambda: reference.inception(unit)),
     }
 
 
@@ -157,13 +135,17 @@ def time_distance(*, sqrtm: bool) -> dict[str, tuple[float, float]]:
 def main() -> int:
     """Time, print, judge."""
     options = arguments()
+    if options.live:
+        from live_path import measure
+
+        return measure(options.device, options.images or 512)
     networks, reference = random_networks(options.device)
     scorer = Scorer(networks)
     about = environment()
     print(f"{about['processor']}, {about['cores']} cores, load {os.getloadavg()[0]:.2f}, torch {about['torch']}")
     peak = peak_memory(scorer)
     print(f"scorer on {options.device}: {peak:.2f} GB of host memory for a block of {BLOCK} (at most {AT_MOST_GB})")
-    images, captions = make_images(options.images), make_captions(options.images)
+    images, captions = make_images(options.images or 24), make_captions(options.images or 24)
     few = slice(options.reference_images)
     ours, theirs = score(scorer, images, captions), reference.score(images[few], captions[few])
     work = {

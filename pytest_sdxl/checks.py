@@ -11,6 +11,8 @@ turns that into exit status 4.
 
 from __future__ import annotations
 
+import dataclasses
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -24,6 +26,9 @@ from sdxl_engine.settings import RunSettings
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+CONFORMANCE = "pytest_sdxl.conformance"
+"""The package of the suite, as `--pyargs` names it."""
 
 _REFUSAL = pytest.StashKey[str]()
 _CHECKED = pytest.StashKey[set[RunSettings]]()
@@ -82,7 +87,23 @@ def check_configuration(config: pytest.Config) -> None:
     check_values(resolved)
     if resolved.on_command_line and not config.getoption("collectonly"):
         for settings in resolved.runs:
-            check_environment(config, settings)
+            check_environment(config, _unscored(settings) if _conformance_alone(config) else settings)
+
+
+def _conformance_alone(config: pytest.Config) -> bool:
+    """Whether the command line asks for the conformance suite and nothing else."""
+    suite = Path(__file__).parent / "conformance"
+
+    def inside(argument: str) -> bool:
+        name = argument.partition("::")[0]
+        return name.startswith(CONFORMANCE) or (config.invocation_params.dir / name).resolve().is_relative_to(suite)
+
+    return config.getoption("markexpr").strip() == "conformance" or all(map(inside, config.args))
+
+
+def _unscored(settings: RunSettings) -> RunSettings:
+    """The same, of a run that makes no scores and so needs no scorer."""
+    return dataclasses.replace(settings, test_mode="PerformanceOnly")
 
 
 def _too_many_workers(workers: int) -> UsageError:

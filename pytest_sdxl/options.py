@@ -14,6 +14,7 @@ import pytest
 
 from sdxl_engine.errors import UsageError
 from sdxl_engine.settings import (
+    DEVICES,
     GATES,
     GRAPHS,
     METRICS,
@@ -64,7 +65,7 @@ OPTIONS = (
         f"Variants to measure ({_names(MODEL_OPTS)}); may be repeated or take commas, default DeepCache",
         many=True,
     ),
-    Option("--sdxl-model", "model", "MODEL", "shapes, or a checkpoint's folder, default auto"),
+    Option("--sdxl-model", "model", "MODEL", "shapes, random, or a checkpoint's folder, default auto"),
     Option("--sdxl-engine", "engine", "NAME", "Engine that runs the networks, default auto"),
     Option(
         "--sdxl-precision", "precision", "NAME", f"Of the networks ({_names(PRECISIONS)}), default the engine's own"
@@ -80,6 +81,13 @@ OPTIONS = (
     ),
     Option("--sdxl-scenario", "scenario", "NAME", f"LoadGen scenario ({_names(SCENARIOS)})"),
     Option("--sdxl-test-mode", "test_mode", "NAME", f"LoadGen tests to run ({_names(TEST_MODES)})"),
+    Option(
+        "--sdxl-batch-size",
+        "batch_size",
+        "N",
+        "Images per batch, default the machine's configuration's",
+        ini_type="int",
+    ),
     Option(
         "--sdxl-samples",
         "samples",
@@ -97,6 +105,12 @@ OPTIONS = (
     ),
     Option("--sdxl-metrics", "metrics", "NAME", f"Metric variant ({_names(METRICS)}), default auto: the model's own"),
     Option("--sdxl-metrics-dir", "metrics_dir", "DIR", "Metric networks in place of the model's own"),
+    Option(
+        "--sdxl-metrics-device",
+        "metrics_device",
+        "DEVICE",
+        f"Where images are scored ({_names(DEVICES)}), default auto: a GPU where there is one",
+    ),
     Option("--sdxl-shard", "shard", "i/n", "Accuracy of only this machine's share of the captions"),
     Option("--sdxl-resume", "resume", "last|DIR", "Go on with an accuracy run that was killed"),
     Option(
@@ -204,14 +218,14 @@ def _variants(given: Given) -> tuple[str, ...]:
     return variants
 
 
-def _samples(given: Given) -> int:
+def _count(given: Given) -> int:
     try:
         return int(given.raw)
     except ValueError:
         raise UsageError(
-            "the count of samples is not a whole number",
+            "this is not a whole number",
             got=repr(given.raw),
-            expected="a count of captions, 1 or more",
+            expected="a count, 1 or more",
             source=given.source,
         ) from None
 
@@ -254,7 +268,8 @@ def resolve(config: pytest.Config) -> Resolved:
     """
     given = {option.field: value for option in OPTIONS if (value := _given(config, option)) is not None}
     parsers = {
-        "samples": _samples,
+        "samples": _count,
+        "batch_size": _count,
         "timeout_s": _seconds,
         "captions": _path,
         "ranges": _path,

@@ -73,3 +73,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         from pytest_sdxl.report.summary import write_summary
 
         write_summary(terminalreporter, recorder, config.get_verbosity(), config.get_terminal_writer().fullwidth)
+    if recorder is not None and recorder.figures and config.get_verbosity() > -1:
+        from pytest_sdxl.report.conformance import write_figures
+
+        write_figures(terminalreporter, recorder.figures)

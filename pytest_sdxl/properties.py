@@ -10,3 +10,6 @@ GATE = "sdxl_gate"
 
 REFUSED = "sdxl_refused"
 """The text of a usage error that came up too late to stop the session before its first test."""
+
+CONFORMANCE = "sdxl_conformance"
+"""One figure of a conformance check with its bound, as JSON: what, figure, value, bound."""

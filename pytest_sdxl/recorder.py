@@ -51,13 +51,20 @@ def _count(numbers: dict[str, int]) -> str:
 
 
 class Recorder:
-    """Collects from the reports; writes the results; sets the exit status that no single test can set."""
+    """Collects from the reports; writes the results; sets the exit status that no single test can set.
+
+    Attributes:
+        tests: What measured, by node id.
+        problem: Why the results could not be written.
+        figures: Of the conformance suite: node ids, each with one figure and its bound as JSON.
+    """
 
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
         self._crashed = 0
         self.tests: dict[str, Test] = {}
         self.problem: str | None = None
+        self.figures: list[tuple[str, str]] = []
 
     def results(self) -> Iterator[tuple[str, Test, Result]]:
         """Every result with its test, in the order of arrival."""
@@ -75,6 +82,10 @@ class Recorder:
             # The report that xdist makes for the test during which a worker died; it carries nothing.
             self._crashed += 1
             return
+        if report.when == "call":
+            self.figures += [
+                (report.nodeid, str(v)) for name, v in report.user_properties if name == properties.CONFORMANCE
+            ]
         ours = [(name, value) for name, value in report.user_properties if name in _PROPERTIES]
         if not ours:
             return

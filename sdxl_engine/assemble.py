@@ -12,7 +12,8 @@ from sdxl_engine.models.prompts import STEPS
 from sdxl_engine.models.source import model_of
 from sdxl_engine.pipeline import Pipeline
 from sdxl_engine.run_captions import own_share
-from sdxl_engine.run_engine import BATCH_SIZE, open_engine
+from sdxl_engine.run_engine import open_engine
+from sdxl_engine.run_system import batch_size
 from sdxl_engine.schedule import deep_steps, read_schedule
 from sdxl_engine.settings import RunSettings
 
@@ -43,7 +44,7 @@ def open_pipeline(settings: RunSettings) -> Pipeline:
         deep_steps(settings.model_opt, STEPS),
         tokenise(model.checkpoint, [caption.text for caption in captions], engine.spec.tokens),
         read_latent(model.latent, engine.spec),
-        BATCH_SIZE,
+        batch_size(settings),
         graphs=_graphs(settings, engine),
     )
 

@@ -11,14 +11,32 @@ from typing import TYPE_CHECKING
 
 from sdxl_engine import __version__, commands
 from sdxl_engine.compare_command import add_compare, compare
+from sdxl_engine.diff_command import add_diff, diff
 from sdxl_engine.errors import SdxlError
-from sdxl_engine.settings import GATES, GRAPHS, METRICS, MODEL_OPTS, PRECISIONS, SAVED_IMAGES, TEST_MODES, RunSettings
+from sdxl_engine.generate_engines_command import add_generate_engines, generate_engines
+from sdxl_engine.settings import (
+    DEVICES,
+    GATES,
+    GRAPHS,
+    METRICS,
+    MODEL_OPTS,
+    PRECISIONS,
+    SAVED_IMAGES,
+    TEST_MODES,
+    RunSettings,
+)
+from sdxl_engine.systems_command import add_systems, systems
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _DEFAULTS = RunSettings()
-_COMMANDS = commands.COMMANDS | {"compare": compare}
+_COMMANDS = commands.COMMANDS | {
+    "compare": compare,
+    "diff": diff,
+    "generate-engines": generate_engines,
+    "systems": systems,
+}
 
 
 def _options() -> argparse.ArgumentParser:
@@ -27,7 +45,7 @@ def _options() -> argparse.ArgumentParser:
     shared.add_argument(
         "--model",
         default=_DEFAULTS.model,
-        help="auto, shapes, or the folder of an SDXL checkpoint (default: auto)",
+        help="auto, shapes, random, or the folder of an SDXL checkpoint (default: auto)",
     )
     shared.add_argument("--model-opt", default="DeepCache", help=f"{', '.join(MODEL_OPTS)} (default: DeepCache)")
     shared.add_argument("--engine", default=_DEFAULTS.engine, help="name of an engine (default: auto)")
@@ -80,11 +98,20 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--test-mode", default=_DEFAULTS.test_mode, help=f"{', '.join(TEST_MODES)} (default: both)")
 
     generate = subcommands.add_parser("generate", parents=[shared], help="draw captions to <id>.png")
+    for command in (run, generate):
+        command.add_argument("--batch-size", type=int, help="images per batch (default: the machine's configuration's)")
     generate.add_argument("--output", type=Path, required=True, metavar="DIR", help="where the pictures go")
 
     score = subcommands.add_parser("score", parents=[shared], help="CLIP and FID of pictures or of an accuracy log")
     images = score.add_mutually_exclusive_group()
     images.add_argument("--images", type=Path, metavar="DIR", help="a folder of <id>.png")
+    for command in (run, score):
+        command.add_argument(
+            "--metrics-device",
+            default=_DEFAULTS.metrics_device,
+            metavar="DEVICE",
+            help=f"where images are scored: {', '.join(DEVICES)} (default: auto, a GPU where there is one)",
+        )
     score.add_argument("--output", type=Path, metavar="DIR", help="keep the record of the scores there")
     score.add_argument("--resume", metavar="DIR", help="go on with the record there, of a scoring that was killed")
     images.add_argument("--log", type=Path, metavar="FILE", help="an mlperf_log_accuracy.json")
@@ -95,7 +122,10 @@ def _parser() -> argparse.ArgumentParser:
     merge.add_argument("--output", type=Path, metavar="DIR", help="write the record of the whole run there")
 
     add_compare(subcommands, shared)
-    subcommands.add_parser("generate-engines", parents=[shared], help="build the engine's files ahead of a run")
+    # Options of its own: what it puts in the place of a shared one would be gone from the other subcommands.
+    add_diff(subcommands, _options())
+    add_systems(subcommands)
+    add_generate_engines(subcommands, shared)
     subcommands.add_parser("doctor", parents=[shared], help="say what is installed and what would run")
     return parser
 

@@ -17,7 +17,6 @@ from sdxl_engine.files import folder_written_whole, write_json
 from sdxl_engine.models.source import model_of
 from sdxl_engine.report import Result, document, plain, score_record
 from sdxl_engine.run_captions import own_share
-from sdxl_engine.run_engine import engine_entry, open_engine
 from sdxl_engine.scoring import merge, score_images
 
 if TYPE_CHECKING:
@@ -129,20 +128,6 @@ def score(settings: RunSettings, arguments: argparse.Namespace) -> Outcome:
     return Outcome(verdict.passed is not False, document(gate, [score_record(model.name, scores, ranges, verdict)]))
 
 
-def generate_engines(settings: RunSettings, _arguments: argparse.Namespace) -> Outcome:
-    """Load the engine once, which builds what its cache does not hold."""
-    model = model_of(settings)
-    model.check_variant(settings.model_opt)
-    model.verify()
-    entry = engine_entry(settings)
-    began = time.monotonic()
-    cache = settings.build_dir / "engines"
-    open_engine(settings, model.checkpoint).close()
-    seconds = time.monotonic() - began
-    print(f"{entry.name}: ready in {cache} after {seconds:.1f} s")
-    return Outcome(result={"engine": entry.name, "cache": cache, "seconds": seconds})
-
-
 def doctor(settings: RunSettings, _arguments: argparse.Namespace) -> Outcome:
     """Say what would run, and what each engine lacks."""
     report = {
@@ -161,6 +146,5 @@ COMMANDS: dict[str, Callable[[RunSettings, argparse.Namespace], Outcome]] = {
     "run": run,
     "generate": generate,
     "score": score,
-    "generate-engines": generate_engines,
     "doctor": doctor,
 }

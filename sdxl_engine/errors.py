@@ -75,16 +75,20 @@ class AccuracyError(SdxlError):
     """Scores that cannot be computed."""
 
 
+def did_you_mean(got: str, choices: Iterable[str]) -> str | None:
+    """The hint that names the choice nearest to `got`, whatever the case of its letters; None if none is near."""
+    by_fold = {choice.casefold(): choice for choice in choices}
+    near = difflib.get_close_matches(got.casefold(), by_fold, n=1)
+    return f"did you mean {by_fold[near[0]]!r}?" if near else None
+
+
 def unknown_choice(what: str, got: str, choices: Iterable[str], *, source: str) -> UsageError:
     """The error for a value outside a fixed set, with the nearest allowed value as the fix."""
     allowed = list(choices)
-    by_fold = {choice.casefold(): choice for choice in allowed}
-    near = difflib.get_close_matches(got.casefold(), by_fold, n=1)
-    fix = f"did you mean {by_fold[near[0]]!r}?" if near else None
     return UsageError(
         f"unknown {what} {got!r}",
         got=repr(got),
         expected="one of " + ", ".join(allowed),
         source=source,
-        fix=fix,
+        fix=did_you_mean(got, allowed),
     )

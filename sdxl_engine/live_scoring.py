@@ -1,7 +1,8 @@
-"""Scores the images of a LoadGen run in memory, while the next ones are drawn; lives in LoadGen's process."""
+"""Takes the images of a LoadGen run in memory and has them scored while the next are drawn; in LoadGen's process."""
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,8 +11,7 @@ import numpy as np
 from sdxl_engine.accuracy.baseline import baseline_clip
 from sdxl_engine.accuracy.collector import Collector
 from sdxl_engine.accuracy.kept_images import IMAGES, WORST, KeptImages
-from sdxl_engine.accuracy.scorer import Scorer
-from sdxl_engine.accuracy.variants import load_metrics
+from sdxl_engine.accuracy.placement import open_scorer
 from sdxl_engine.models.source import model_of
 from sdxl_engine.run_captions import own_share
 from sdxl_engine.run_header import run_facts, run_header
@@ -35,13 +35,20 @@ class LiveScoring:
         collector: Scores.
         ids: Caption ids by index of the run.
         digests: Hex SHA-256 by id, of the images that an earlier part of the run has scored.
+        scorer: Holds the collector's scorer open; closed at the end.
         log_images: Whether LoadGen gets the images.
     """
 
     def __init__(
-        self, collector: Collector, ids: list[int], digests: Mapping[int, str], *, log_images: bool = False
+        self,
+        collector: Collector,
+        ids: list[int],
+        digests: Mapping[int, str],
+        scorer: ExitStack,
+        *,
+        log_images: bool = False,
     ) -> None:
-        self._collector, self._ids, self._log_images = collector, ids, log_images
+        self._collector, self._ids, self._scorer, self._log_images = collector, ids, scorer, log_images
         self.known = {row: _response(digests[key]) for row, key in enumerate(ids) if key in digests}
 
     def take(self, indices: NDArray[np.int64], images: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -51,7 +58,8 @@ class LiveScoring:
 
     def finish(self) -> None:
         """Score what is left."""
-        self._collector.finish()
+        with self._scorer:
+            self._collector.finish()
 
 
 def live_scoring(settings: dict[str, Any], folder: str, *, batch_size: int) -> LiveScoring:
@@ -64,25 +72,26 @@ def live_scoring(settings: dict[str, Any], folder: str, *, batch_size: int) -> L
 
     Raises:
         UsageError: the record is of another run.
-        SdxlError: see `load_metrics` and `read_record`.
+        SdxlError: see `open_scorer` and `read_record`.
     """
     run, log_dir = RunSettings.from_json(settings), Path(folder)
     model = model_of(run)
-    networks = load_metrics(model, run.metrics)
     block = -(-BLOCK // batch_size) * batch_size
-    header = run_header(run_facts(run, model), networks, block)
-    earlier, writer = open_record(header, log_dir, log_dir if run.resume else None)
     captions = own_share(run, model)
-    collector = Collector(
-        Scorer(networks),
-        {caption.id: caption.text for caption in captions},
-        block=block,
-        writer=writer,
-        record=earlier,
-        images=_kept_images(run, model, log_dir, captions, earlier.clip if earlier is not None else {}),
-    )
-    digests = earlier.digests if earlier is not None else {}
-    return LiveScoring(collector, [caption.id for caption in captions], digests, log_images=run.responses == "images")
+    with ExitStack() as stack:
+        scorer = stack.enter_context(open_scorer(model, run.metrics, run.metrics_device))
+        header = run_header(run_facts(run, model), scorer.metric, block)
+        earlier, writer = open_record(header, log_dir, log_dir if run.resume else None)
+        collector = Collector(
+            scorer,
+            {caption.id: caption.text for caption in captions},
+            block=block,
+            writer=writer,
+            record=earlier,
+            images=_kept_images(run, model, log_dir, captions, earlier.clip if earlier is not None else {}),
+        )
+        ids, digests = [caption.id for caption in captions], earlier.digests if earlier is not None else {}
+        return LiveScoring(collector, ids, digests, stack.pop_all(), log_images=run.responses == "images")
 
 
 def _kept_images(

@@ -28,6 +28,7 @@ from sdxl_engine.results import AccuracyRanges, Measurement, Scores, Verdict
 from sdxl_engine.run_captions import own_share
 from sdxl_engine.run_engine import engine_entry, engine_name, precision_in_effect
 from sdxl_engine.run_header import find_unfinished
+from sdxl_engine.run_system import run_config, system_of
 from sdxl_engine.scoring import check_log, scores_of
 
 if TYPE_CHECKING:
@@ -69,9 +70,10 @@ def check(settings: RunSettings) -> None:
 
 def describe(settings: RunSettings) -> dict[str, str]:
     """What `auto` and the defaults stand for here, for a header line."""
-    model = model_of(settings)
+    model, system = model_of(settings), system_of(settings)
     return {
         "model": model.name,
+        **({} if system is None else {"system": system.line}),
         "engine": "own pipeline" if settings.pipeline else engine_name(settings),
         "accuracy samples": str(_samples(settings, model, "AccuracyOnly")),
         "performance samples": str(_samples(settings, model, "PerformanceOnly")),
@@ -120,7 +122,7 @@ def measure(settings: RunSettings, mode: Mode, progress: Callable[[str], None] |
     log_dir = _log_dir(settings, model, mode)
     try:
         result = run_loadgen(_spec(settings, model, mode, samples, log_dir), _narrator(tell))
-    except LoadgenError as error:
+    except (LoadgenError, AccuracyError) as error:
         error.parts |= _what_is_kept(log_dir / RECORD)
         raise
     scores, ranges, verdict, diagnosis = None, None, None, ""
@@ -182,7 +184,7 @@ def _log_dir(settings: RunSettings, model: ModelSource, mode: Mode) -> Path:
 
 
 def _spec(settings: RunSettings, model: ModelSource, mode: Mode, samples: int, log_dir: Path) -> LoadgenSpec:
-    scored = mode == "AccuracyOnly"
+    scored, config = mode == "AccuracyOnly", run_config(settings)
     return LoadgenSpec(
         scenario=settings.scenario,
         mode=mode,
@@ -190,6 +192,7 @@ def _spec(settings: RunSettings, model: ModelSource, mode: Mode, samples: int, l
         min_query_count=samples,
         min_duration_ms=model.min_duration_ms,
         log_dir=log_dir,
+        expected_qps=(config.offline_expected_qps if config is not None else None) or 1.0,
         stall_timeout_s=settings.timeout_s,
         factory="sdxl_engine.assemble:image_source",
         factory_options={"settings": settings.to_json()},

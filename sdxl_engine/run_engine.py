@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sdxl_engine.engines.registry import AUTO, create_engine, resolve_engine
+from sdxl_engine.run_system import batch_size, run_config
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -13,9 +14,6 @@ if TYPE_CHECKING:
     from sdxl_engine.engines.registry import EngineEntry
     from sdxl_engine.settings import RunSettings
 
-BATCH_SIZE = 8
-"""Images per batch; NVIDIA's DeepCache submission has the same."""
-
 UNSTATED = "unstated"
 """Precision of a pipeline of the user's, unless the settings name one."""
 
@@ -23,24 +21,35 @@ UNSTATED = "unstated"
 def engine_entry(settings: RunSettings) -> EngineEntry:
     """The engine asked for, checked to be installed and to have the precision asked for. Imports no heavy library.
 
+    `auto` is the one that the machine's configuration names, where it names one.
+
     Raises:
         UsageError: there is no such engine, or it has no such precision; UnavailableError: it is not installed.
     """
-    entry = resolve_engine(settings.engine)
+    config = run_config(settings) if settings.engine == AUTO else None
+    entry = resolve_engine(config.engine if config is not None else settings.engine)
     entry.precision(settings.precision)
     return entry
 
 
 def engine_name(settings: RunSettings) -> str:
     """What results call the engine: its name, or the import path of the user's own pipeline."""
-    return settings.pipeline or resolve_engine(settings.engine).name
+    return settings.pipeline or engine_entry(settings).name
 
 
 def precision_in_effect(settings: RunSettings) -> str:
     """What results call the precision."""
     if settings.pipeline is not None:
         return UNSTATED if settings.precision == AUTO else settings.precision
-    return engine_entry(settings).precision(settings.precision)
+    return _precision(settings, engine_entry(settings))
+
+
+def _precision(settings: RunSettings, entry: EngineEntry) -> str:
+    """Asked for; else the machine's configuration's, if the engine has it; else the engine's own."""
+    config = run_config(settings) if settings.precision == AUTO else None
+    if config is not None and config.precision in entry.precisions:
+        return config.precision
+    return entry.precision(settings.precision)
 
 
 def open_engine(settings: RunSettings, checkpoint: Path) -> Engine:
@@ -58,8 +67,8 @@ def open_engine(settings: RunSettings, checkpoint: Path) -> Engine:
         spec=read_spec(checkpoint),
         cache=settings.build_dir / "engines",
         model_opt=settings.model_opt,
-        precision=entry.precision(settings.precision),
-        batch_size=BATCH_SIZE,
+        precision=_precision(settings, entry),
+        batch_size=batch_size(settings),
         device=entry.device(settings.device),
     )
     return create_engine(entry, request)

@@ -16,7 +16,7 @@ from sdxl_engine.run_engine import UNSTATED, engine_name, precision_in_effect
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from sdxl_engine.accuracy.networks import MetricNetworks
+    from sdxl_engine.accuracy.networks import Metric
     from sdxl_engine.models.source import ModelSource
     from sdxl_engine.settings import RunSettings
 
@@ -43,10 +43,10 @@ def run_facts(settings: RunSettings, model: ModelSource, *, engine: str | None =
     }
 
 
-def run_header(facts: Mapping[str, Any], networks: MetricNetworks, block: int) -> dict[str, Any]:
+def run_header(facts: Mapping[str, Any], metric: Metric, block: int) -> dict[str, Any]:
     """The whole header: the run and the metric; and versions, processor and block size, which decide the last bits."""
-    metric = networks.identity | {"variant": networks.variant}
-    return {"run": dict(facts), "metric": metric, "environment": environment() | {"block": str(block)}}
+    identity = metric.identity | {"variant": metric.variant}
+    return {"run": dict(facts), "metric": identity, "environment": environment() | {"block": str(block)}}
 
 
 def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
@@ -70,8 +70,17 @@ def check_same_run(record: Record, header: Mapping[str, Any], path: Path) -> Non
             got="; ".join(found),
             expected="the same in the record and now",
             source=path,
-            fix="leave out the option to resume, which starts anew",
+            fix=_how_to_go_on(record.header["metric"].get("device"), header["metric"].get("device")),
         )
+
+
+def _how_to_go_on(theirs: str | None, ours: str | None) -> str:
+    """What to do about a record of another run, by the devices that it and this run are scored on."""
+    anew = "leave out the option to resume, which starts anew"
+    if theirs is None or theirs == ours:
+        return anew
+    device = "cpu" if theirs == "cpu" else "cuda"
+    return f"score on {theirs} as before: --sdxl-metrics-device={device}, or sdxl-engine --metrics-device; or {anew}"
 
 
 def find_unfinished(settings: RunSettings, model: ModelSource) -> Path:

@@ -42,24 +42,23 @@ def score_images(
         AccuracyError: see `Collector`.
     """
     from sdxl_engine.accuracy.collector import Collector
-    from sdxl_engine.accuracy.scorer import Scorer
-    from sdxl_engine.accuracy.variants import load_metrics
+    from sdxl_engine.accuracy.placement import open_scorer
     from sdxl_engine.images import from_folder, from_log
     from sdxl_engine.models.spec import read_spec
     from sdxl_engine.shards import BLOCK
 
-    networks, own = load_metrics(model, settings.metrics), own_share(settings, model)
-    header = run_header(run_facts(settings, model, engine=IMAGES), networks, BLOCK)
-    earlier, writer = open_record(header, output, Path(settings.resume) if settings.resume else None)
-    wanted = {caption.id: caption.text for caption in own}
-    collector = Collector(Scorer(networks), wanted, writer=writer, record=earlier)
-    done = frozenset(earlier.digests) if earlier is not None else frozenset()
-    batch = (list(wanted), read_spec(model.checkpoint).image_side, BLOCK, done)
-    batches = from_folder(images, *batch) if images.is_dir() else from_log(AccuracyLog(images), *batch)
-    for some, pictures in batches:
-        collector.take(some, pictures)
-        tell(f"scoring: {len(collector.tally)}/{len(wanted)} images")
-    collector.finish()
+    wanted = {caption.id: caption.text for caption in own_share(settings, model)}
+    with open_scorer(model, settings.metrics, settings.metrics_device) as scorer:
+        header = run_header(run_facts(settings, model, engine=IMAGES), scorer.metric, BLOCK)
+        earlier, writer = open_record(header, output, Path(settings.resume) if settings.resume else None)
+        collector = Collector(scorer, wanted, writer=writer, record=earlier)
+        done = frozenset(earlier.digests) if earlier is not None else frozenset()
+        batch = (list(wanted), read_spec(model.checkpoint).image_side, BLOCK, done)
+        batches = from_folder(images, *batch) if images.is_dir() else from_log(AccuracyLog(images), *batch)
+        for some, pictures in batches:
+            collector.take(some, pictures)
+            tell(f"scoring: {len(collector.tally)}/{len(wanted)} images")
+        collector.finish()
     return collector.scores()
 
 

@@ -23,6 +23,7 @@ GRAPHS = ("auto", "on", "off")
 GATES = ("auto", "official", "published", "custom")
 SAVED_IMAGES = ("worst", "all", "none")
 METRICS = ("auto", "torchmetrics")
+DEVICES = ("auto", "cpu", "cuda", "cuda:<number>")
 RESPONSES = ("digests", "images")
 """What LoadGen gets and logs for each image of an accuracy run: its SHA-256, or the image."""
 
@@ -36,8 +37,8 @@ class RunSettings:
         model_opt: One of `MODEL_OPTS`.
         engine: The name of a registered engine, or `auto`.
         precision: One of `PRECISIONS`.
-        device: Where the engine runs: `cpu`, `cuda` or `cuda:<number>`; `auto` takes a GPU if there is one that the
-            engine runs on.
+        device: Where the engine runs, one of `DEVICES`; `auto` takes a GPU if there is one that the engine runs on.
+        batch_size: Images per batch; None takes the machine's configuration's, or 8.
         graphs: One of `GRAPHS`.
         scenario: One of `SCENARIOS`.
         test_mode: One of `TEST_MODES`.
@@ -52,6 +53,8 @@ class RunSettings:
         metrics: `auto`, the networks that the model is scored with; or `torchmetrics`, the same weights with images
             prepared as torchmetrics does it, whose scores are for comparing and not for a gate of the benchmark.
         metrics_dir: A folder with the metric networks in place of the model's own.
+        metrics_device: Where images are scored, one of `DEVICES`; `auto` is a GPU where the process that
+            scores sees one.
         save_images: One of `SAVED_IMAGES`: which images an accuracy run writes to `images/<id>.png` in its log folder;
             the worst are those that lost most CLIP score against the baseline.
         baseline: Log folder, or record in it, of the accuracy run that this one is compared with where its gate fails;
@@ -67,6 +70,7 @@ class RunSettings:
     engine: str = "auto"
     precision: str = "auto"
     device: str = "auto"
+    batch_size: int | None = None
     graphs: str = "auto"
     scenario: str = "Offline"
     test_mode: str = "SubmissionRun"
@@ -82,6 +86,7 @@ class RunSettings:
     baseline: Path | None = None
     metrics: str = "auto"
     metrics_dir: Path | None = None
+    metrics_device: str = "auto"
     gate: str = "auto"
     clip_range: str | None = None
     fid_range: str | None = None
@@ -131,21 +136,23 @@ class RunSettings:
             value = getattr(self, field)
             if value not in allowed:
                 raise unknown_choice(field.replace("_", " "), value, allowed, source=origin.get(field, field))
-        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
-            raise UsageError(
-                "there is no such device",
-                got=repr(self.device),
-                expected="auto, cpu, cuda or cuda:<number>",
-                source=origin.get("device", "device"),
-            )
-        if self.samples is not None and self.samples < 1:
-            raise UsageError(
-                "a run needs at least one sample",
-                got=self.samples,
-                expected="a count of captions, 1 or more",
-                source=origin.get("samples", "samples"),
-                fix="leave it out to take the model's own default",
-            )
+        for field in ("device", "metrics_device"):
+            if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", value := getattr(self, field)):
+                raise UsageError(
+                    f"unknown {field.replace('_', ' ')} {value!r}",
+                    got=repr(value),
+                    expected="one of " + ", ".join(DEVICES),
+                    source=origin.get(field, field),
+                )
+        for field, what in (("samples", "a count of captions"), ("batch_size", "images per batch")):
+            if (count := getattr(self, field)) is not None and count < 1:
+                raise UsageError(
+                    "a run needs at least one sample",
+                    got=count,
+                    expected=f"{what}, 1 or more",
+                    source=origin.get(field, field),
+                    fix="leave it out to take the default",
+                )
         if self.shard is not None:
             parse_shard(self.shard, source=origin.get("shard", "shard"))
         if self.resume is not None and self.responses == "images":
@@ -169,6 +176,11 @@ class RunSettings:
                 expected="module:callable",
                 source=origin.get("pipeline", "pipeline"),
             )
+        self._check_paths(origin)
+        if self.custom_gate:
+            self._check_ranges(origin)
+
+    def _check_paths(self, origin: dict[str, str]) -> None:
         if self.metrics_dir is not None and not self.metrics_dir.is_dir():
             raise UsageError(
                 "the folder of the metric networks is missing",
@@ -190,8 +202,6 @@ class RunSettings:
                 expected="a TSV with the columns id, image_id, caption, height, width, file_name, coco_url",
                 source=origin.get("captions", "captions"),
             )
-        if self.custom_gate:
-            self._check_ranges(origin)
 
     def _check_ranges(self, origin: dict[str, str]) -> None:
         from sdxl_engine.accuracy.custom import parse_range

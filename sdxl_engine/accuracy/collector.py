@@ -1,10 +1,12 @@
-"""Collects the images of a run into blocks, scores them in a thread of its own, and keeps the record."""
+"""Collects the images of a run into blocks, scores them in a thread of its own, and keeps the record in another."""
 
 from __future__ import annotations
 
 import hashlib
+import os
 import queue
 import threading
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
 
     from sdxl_engine.accuracy.kept_images import KeptImages
     from sdxl_engine.accuracy.records import Record, RecordWriter
-    from sdxl_engine.accuracy.scorer import Scorer
+    from sdxl_engine.accuracy.scorer import ImageScorer
     from sdxl_engine.results import Scores
 
     Images = NDArray[np.uint8]
@@ -29,7 +31,8 @@ if TYPE_CHECKING:
 class Collector:
     """Scores a run's images while the next ones are drawn or read.
 
-    At most two blocks wait, so memory is bounded however fast images come (0.3 GB for 1024x1024).
+    While a block is scored, the one before it is kept (pictures and record) and the one after it waits, so memory is
+    bounded however fast images come (0.4 GB for 1024x1024).
 
     Args:
         scorer: Of the metric variant.
@@ -42,7 +45,7 @@ class Collector:
 
     def __init__(
         self,
-        scorer: Scorer,
+        scorer: ImageScorer,
         captions: Mapping[int, str],
         *,
         block: int = BLOCK,
@@ -60,6 +63,7 @@ class Collector:
         self._pictures: list[Images] = []
         self._blocks: queue.Queue[tuple[list[int], list[str], Images] | None] = queue.Queue(maxsize=1)
         self._failure: BaseException | None = None
+        self._hashers = ThreadPoolExecutor(len(os.sched_getaffinity(0)), thread_name_prefix="hasher")
         self._worker = threading.Thread(target=self._work, name="scorer", daemon=True)
         self._worker.start()
 
@@ -78,7 +82,7 @@ class Collector:
         """
         keys = [int(key) for key in ids]
         self.tally.check_ids([*self._ids, *keys])
-        digests = [hashlib.sha256(np.ascontiguousarray(image).data).hexdigest() for image in images]
+        digests = list(self._hashers.map(_sha256, images))
         self._ids += keys
         self._digests += digests
         self._pictures += list(images.copy())
@@ -96,14 +100,15 @@ class Collector:
             self._hand_on(len(self._ids))
         self._blocks.put(None)
         self._worker.join()
+        self._hashers.shutdown()
         if self._writer is not None:
             self._writer.close()
         self._raise()
 
     def scores(self) -> Scores:
         """Scores of the whole run, which must be finished; see `Tally.scores`."""
-        networks = self._scorer.networks
-        return self.tally.scores(networks.statistics, networks.variant, networks.identity)
+        metric = self._scorer.metric
+        return self.tally.scores(metric.statistics, metric.variant, metric.identity)
 
     def _hand_on(self, count: int) -> None:
         """Give the first `count` images to the thread; waits while it is behind."""
@@ -116,17 +121,34 @@ class Collector:
             raise self._failure
 
     def _work(self) -> None:
-        while (waiting := self._blocks.get()) is not None:
-            if self._failure is not None:
-                continue  # emptied, so that nobody waits to hand a block on
-            ids, digests, images = waiting
-            try:
-                clip, features = self._scorer.score(images, [self._captions[key] for key in ids])
-                block = Block(tuple(ids), tuple(digests), clip, features)
-                self.tally.add(block)
-                if self._images is not None:
-                    self._images.see(block.ids, clip, images)
-                if self._writer is not None:
-                    self._writer.append(block)
-            except BaseException as error:  # noqa: BLE001  raised again where the images come from
-                self._failure = error
+        kept: Future[None] | None = None
+        with ThreadPoolExecutor(1, thread_name_prefix="keeper") as keeper:
+            while (waiting := self._blocks.get()) is not None:
+                if self._failure is not None:
+                    continue  # emptied, so that nobody waits to hand a block on
+                ids, digests, images = waiting
+                try:
+                    clip, features = self._scorer.score(images, [self._captions[key] for key in ids])
+                except BaseException as error:  # noqa: BLE001  raised again where the images come from
+                    self._failure = error
+                    continue
+                if kept is not None:
+                    kept.result()
+                kept = keeper.submit(self._keep, Block(tuple(ids), tuple(digests), clip, features), images)
+
+    def _keep(self, block: Block, images: Images) -> None:
+        """Take in a scored block; its pictures are on the disk before its record is."""
+        if self._failure is not None:
+            return
+        try:
+            self.tally.add(block)
+            if self._images is not None:
+                self._images.see(block.ids, block.clip, images)
+            if self._writer is not None:
+                self._writer.append(block)
+        except BaseException as error:  # noqa: BLE001  raised again where the images come from
+            self._failure = error
+
+
+def _sha256(image: NDArray[np.uint8]) -> str:
+    return hashlib.sha256(np.ascontiguousarray(image).data).hexdigest()

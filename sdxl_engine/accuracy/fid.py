@@ -79,15 +79,16 @@ class Moments:
         self.n = n
 
 
-def network_input(images: NDArray[np.uint8], image_size: int) -> torch.Tensor:
+def network_input(images: NDArray[np.uint8], image_size: int, device: str = "cpu") -> torch.Tensor:
     """Images as a feature network takes them.
 
     Args:
         images: (B, H, W, 3) uint8 RGB, 0 to 255.
         image_size: The side S that the network takes, pixels.
+        device: Where the images are resized.
 
     Returns:
-        (B, 3, S, S) float32 in [-1, 1].
+        (B, 3, S, S) float32 in [-1, 1], on `device`.
 
     Source: `inception.py` of the reference: [0, 1], resize, then 2x - 1. The resize has no antialias; with it
     the features, and so the score, are other ones.
@@ -98,10 +99,10 @@ def network_input(images: NDArray[np.uint8], image_size: int) -> torch.Tensor:
     height, width = images.shape[1:3]
     layout, size = torch.channels_last, (image_size, image_size)
     # A 1024x1024 image is 12 MB in float32: one at a time, in the same memory, channels last as it comes.
-    unit = torch.empty((1, 3, height, width), memory_format=layout)
-    resized = torch.empty((len(images), 3, *size), memory_format=layout)
+    unit = torch.empty((1, 3, height, width), memory_format=layout, device=device)
+    resized = torch.empty((len(images), 3, *size), memory_format=layout, device=device)
     for image, row in zip(np.ascontiguousarray(images), resized, strict=True):
-        torch.div(torch.from_numpy(image).permute(2, 0, 1), 255, out=unit[0])
+        torch.div(torch.from_numpy(image).to(device).permute(2, 0, 1), 255, out=unit[0])
         row.copy_(F.interpolate(unit, size=size, mode="bilinear", align_corners=False)[0])
     return resized.mul_(2).sub_(1)
 

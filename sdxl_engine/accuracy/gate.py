@@ -65,9 +65,10 @@ def choose(settings: RunSettings, model: ModelSource, count: int) -> Gate:
 
     Raises:
         UsageError: the gate that was asked for does not exist for this model and variant, or the file of ranges has
-            none for the run.
+            none for the run, or the model's weights are random.
         AssetError: the captions file or the file of ranges is missing or malformed.
     """
+    model.check_scores()
     if settings.shard is not None:
         lacking = f"shard {settings.shard}: to be judged with the other shards, by sdxl-engine score merge"
         return Gate("none", "a shard of a run", lacking=lacking)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from sdxl_engine.files import written_whole
@@ -49,14 +51,23 @@ class KeptImages:
             clip: (B,) their CLIP scores; one that is no number is worse than any other.
             images: (B, H, W, 3) uint8, RGB.
         """
+        if self._most is None:
+            wanted = dict(zip(ids, images, strict=True))
+        else:
+            entered = [key for key, score in zip(ids, clip.tolist(), strict=True) if self._enters(key, score)]
+            rows = {key: row for row, key in enumerate(ids)}
+            # One that entered may have left for a later one of its block.
+            wanted = {key: images[rows[key]] for key in entered if key in self._kept}
+        # PIL compresses without holding the interpreter's lock, a tenth of a second for 1024x1024.
+        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+            list(pool.map(self._write, wanted, wanted.values()))
+
+    def _write(self, key: int, image: NDArray[np.uint8]) -> None:
         from PIL import Image
 
-        for key, score, image in zip(ids, clip.tolist(), images, strict=True):
-            if self._most is not None and not self._enters(key, score):
-                continue
-            with written_whole(self._path(key)) as aside:
-                # Level 1 takes a fifth of the default's time for a tenth more bytes.
-                Image.fromarray(image).save(aside, format="PNG", compress_level=1)
+        with written_whole(self._path(key)) as aside:
+            # Level 1 takes a fifth of the default's time for a tenth more bytes.
+            Image.fromarray(image).save(aside, format="PNG", compress_level=1)
 
     def _enters(self, key: int, score: float) -> bool:
         """Whether an image is among the worst; the best of them leaves then, if there are too many."""

@@ -83,9 +83,24 @@ class FidNetwork:
         import torch
 
         with torch.inference_mode(), full_float32(self.device):
-            pixels = network_input(images, self.image_size).to(self.device)
+            pixels = network_input(images, self.image_size, self.device)
             array: NDArray[np.float32] = self.module(pixels).reshape(len(images), self.dims).cpu().numpy()
         return array
+
+
+@dataclass(frozen=True)
+class Metric:
+    """What a metric variant is, without its networks: enough to name scores and to make them from features.
+
+    Args:
+        variant: `mlperf`, `shapes` or `torchmetrics`.
+        statistics: Of the true images' features, which FID measures the distance to.
+        identity: What the networks were; a score is only worth as much as what it was computed with.
+    """
+
+    variant: str
+    statistics: Statistics
+    identity: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -105,6 +120,11 @@ class MetricNetworks:
     features: FidNetwork
     statistics: Statistics
     identity: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def metric(self) -> Metric:
+        """All but the networks."""
+        return Metric(self.variant, self.statistics, self.identity)
 
 
 def load_shapes_metrics(folder: Path, device: str = "cpu") -> MetricNetworks:

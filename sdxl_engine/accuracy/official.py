@@ -78,12 +78,13 @@ def _load_clip(path: Path, device: str) -> ClipNetwork:
     """ViT-B/32 with the weights of OpenAI's TorchScript archive, fp16 there, as float32."""
     import torch
 
-    model = clip_model()
+    model = clip_model(device)
     check_quick_gelu(model, path)
-    state = torch.jit.load(str(path), map_location="cpu").state_dict()  # type: ignore[no-untyped-call]
+    # Onto the device at once, where 0.3 GB need not pass through the host's memory together.
+    state = torch.jit.load(str(path), map_location=device).state_dict()  # type: ignore[no-untyped-call]
     # The archive also holds three numbers that describe the architecture.
     described = ("input_resolution", "context_length", "vocab_size")
-    model.load_state_dict({name: value.float() for name, value in state.items() if name not in described})
+    model.load_state_dict({name: value for name, value in state.items() if name not in described})
     return clip_network(model, device)
 
 
@@ -96,14 +97,19 @@ def _load_inception(path: Path, device: str) -> FidNetwork:
     return inception_network(network, device)
 
 
-def clip_model() -> CausalClip:
-    """ViT-B/32 without its weights."""
+def clip_model(device: str = "cpu") -> CausalClip:
+    """ViT-B/32 without its weights, made where it is to run: 0.6 GB that a GPU's host need not hold.
+
+    Args:
+        device: See `usable_device`.
+    """
     import open_clip
     import torch
 
     from sdxl_engine.accuracy.causal_clip import CausalClip
 
-    with torch.random.fork_rng(devices=[]):
+    place = usable_device(device)
+    with torch.random.fork_rng(devices=[place] if place.type == "cuda" else []), place:
         return CausalClip(**open_clip.get_model_config(CLIP_MODEL))
 
 

@@ -45,7 +45,10 @@ def usable_device(device: str) -> torch.device:
         return found
     if (found.index or 0) >= torch.cuda.device_count():
         raise UnavailableError(
-            "the scorer's device is not here", got=device, expected=f"one of {torch.cuda.device_count()} GPUs"
+            "the scorer's device is not here",
+            got=device,
+            expected=f"one of {torch.cuda.device_count()} GPUs",
+            fix="--sdxl-metrics-device=auto, or sdxl-engine --metrics-device auto: a GPU where there is one",
         )
     if os.environ.get("NVIDIA_TF32_OVERRIDE") == "1":
         raise UnavailableError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -14,11 +14,24 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from sdxl_engine.accuracy.networks import MetricNetworks
+    from sdxl_engine.accuracy.networks import Metric, MetricNetworks
+
+
+class ImageScorer(Protocol):
+    """Scores images of one run, wherever its networks are: a `Scorer`, or a `ProcessScorer`."""
+
+    @property
+    def metric(self) -> Metric:
+        """What the images are scored with."""
+
+    def score(
+        self, images: NDArray[np.uint8], captions: Sequence[str]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
+        """See `Scorer.score`."""
 
 
 class Scorer:
-    """Scores images of one run.
+    """Scores images of one run in this process.
 
     Args:
         networks: The metric variant.
@@ -28,6 +41,11 @@ class Scorer:
         self.networks = networks
         self._clip = ClipScore(networks.clip)
         self._image_shape: tuple[int, ...] | None = None
+
+    @property
+    def metric(self) -> Metric:
+        """What the images are scored with."""
+        return self.networks.metric
 
     def score(
         self, images: NDArray[np.uint8], captions: Sequence[str]

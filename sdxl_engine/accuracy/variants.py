@@ -16,22 +16,22 @@ if TYPE_CHECKING:
 TORCHMETRICS = "torchmetrics"
 
 
-def load_metrics(model: ModelSource, metrics: str) -> MetricNetworks:
+def load_metrics(model: ModelSource, metrics: str, device: str) -> MetricNetworks:
     """Load the metric variant that a model is scored with.
 
     Args:
         model: What is scored.
         metrics: `RunSettings.metrics`.
+        device: Where the networks run; see `usable_device`.
 
     Raises:
-        UnavailableError: a library or an official file is not here.
+        UnavailableError: a library, an official file or the device is not here.
         AssetError: a file is damaged or not the published one.
     """
     if metrics == TORCHMETRICS:
         from sdxl_engine.accuracy.torchmetrics_variant import as_torchmetrics
 
-        return as_torchmetrics(load_metrics(model, "auto"))
-    device = _device()
+        return as_torchmetrics(load_metrics(model, "auto", device))
     if model.metric_variant == OFFICIAL.variant:
         from sdxl_engine.accuracy.official import load_official_metrics
 
@@ -39,15 +39,6 @@ def load_metrics(model: ModelSource, metrics: str) -> MetricNetworks:
     from sdxl_engine.accuracy.networks import load_shapes_metrics
 
     return load_shapes_metrics(model.metrics, device)
-
-
-def _device() -> str:
-    """Where to score: on the GPU where there is one."""
-    try:
-        import torch
-    except ModuleNotFoundError:
-        return "cpu"  # the loaders say what is not installed
-    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def statistics_of(model: ModelSource, dims: int) -> Statistics:

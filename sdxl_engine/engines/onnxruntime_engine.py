@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-import inspect
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,21 +10,16 @@ import onnxruntime
 import torch
 
 from sdxl_engine.engines.base import Buffers, Capabilities, EngineMemory, check_buffers
-from sdxl_engine.engines.cache import built_once
 from sdxl_engine.errors import EngineError
-from sdxl_engine.export import onnx as exporter
-from sdxl_engine.files import sha256, tree_files
-from sdxl_engine.models import load, text, unet_split
+from sdxl_engine.export.exported import exported_networks
+from sdxl_engine.files import tree_files
 from sdxl_engine.models.spec import ONNX_FOLDERS, ModelSpec
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from sdxl_engine.engines.base import EngineRequest
-
-_BUILT_WITH = ("torch", "onnx", "onnxscript", "diffusers", "transformers")
-_BUILT_BY = (exporter, load, text, unet_split)
-_PARTS = ("text_encoder", "text_encoder_2", "unet", "vae")
 
 
 class OnnxRuntimeEngine:
@@ -83,16 +75,5 @@ class OnnxRuntimeEngine:
 
 def create(request: EngineRequest) -> OnnxRuntimeEngine:
     """Export the checkpoint's networks where the cache has none that fit, and load them."""
-    checkpoint, spec = request.checkpoint, request.spec
-    ingredients = {
-        "weights": {f"{part}/{name}": sha256(path) for part in _PARTS for name, path in tree_files(checkpoint / part)},
-        "opset": exporter.OPSET,
-        "precision": "fp32",
-        "libraries": {name: importlib.metadata.version(name) for name in _BUILT_WITH},
-        "exporter": {module.__name__: sha256(Path(inspect.getfile(module))) for module in _BUILT_BY},
-    }
-
-    def build(folder: Path) -> None:
-        exporter.export_networks(load.load_networks(checkpoint), spec, folder)
-
-    return OnnxRuntimeEngine(built_once(request.cache, "onnx-fp32", ingredients, build), spec)
+    folder = exported_networks(request.checkpoint, request.spec, request.cache)
+    return OnnxRuntimeEngine(folder, request.spec)

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from sdxl_engine.models.spec import NETWORKS, ONNX_FOLDERS, ModelSpec, NetworkSpec
+from sdxl_engine.models.spec import NETWORKS, ONNX_FOLDERS, NetworkSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
 OPSET = 18
@@ -27,18 +27,18 @@ another graph for the exporter, which would fail, and try slower ways one after 
 nothing, so the exported graph holds for any number of rows."""
 
 
-def export_networks(networks: dict[str, nn.Module], spec: ModelSpec, folder: Path) -> None:
+def export_networks(networks: Mapping[str, nn.Module], interfaces: Mapping[str, NetworkSpec], folder: Path) -> None:
     """Write `<folder>/<network's folder>/model.onnx` for each network, with torch's dynamo exporter.
 
     Args:
-        networks: From `load_networks`.
-        spec: Their sizes.
+        networks: From `load_networks`, in the dtypes of their interfaces.
+        interfaces: Names, shapes and dtypes of the tensors of each.
         folder: Where to write.
     """
     for name in NETWORKS:
         target = folder / ONNX_FOLDERS[name] / "model.onnx"
         target.parent.mkdir(parents=True)
-        _export(networks[name], spec.networks[name], target)
+        _export(networks[name], interfaces[name], target)
 
 
 def _export(network: nn.Module, interface: NetworkSpec, target: Path) -> None:
@@ -47,7 +47,7 @@ def _export(network: nn.Module, interface: NetworkSpec, target: Path) -> None:
     example = [
         torch.ones(spec.at(rows), dtype=torch.int32)
         if spec.dtype == "int32"
-        else torch.randn(spec.at(rows), generator=generator)
+        else torch.randn(spec.at(rows), generator=generator).to(getattr(torch, spec.dtype))
         for spec in interface.inputs.values()
     ]
     batch = torch.export.Dim("batch", min=1, max=MOST_ROWS)
@@ -63,6 +63,10 @@ def _export(network: nn.Module, interface: NetworkSpec, target: Path) -> None:
             dynamic_shapes=shapes,
         )
     assert program is not None
+    # The exporter notes where in the source each node comes from, with this machine's paths: a model exported elsewhere
+    # would be another file, and a plan built from it stale.
+    for node in program.model.graph.all_nodes():
+        node.metadata_props.clear()
     program.save(target)
 
 

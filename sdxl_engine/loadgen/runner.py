@@ -13,16 +13,16 @@ import os
 import signal
 import subprocess
 import sys
-import sysconfig
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sdxl_engine.child_process import child_environment
 from sdxl_engine.errors import LoadgenError, UnavailableError, UsageError
 from sdxl_engine.loadgen.outcome import read_result
 from sdxl_engine.loadgen.watch import CHILD_LOG, Watch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from sdxl_engine.loadgen.heartbeat import Progress
     from sdxl_engine.loadgen.spec import LoadgenSpec
@@ -117,7 +117,7 @@ def _watched_child(spec: LoadgenSpec, spec_file: Path, lock: int, progress: Call
                 stderr=subprocess.STDOUT,
                 pass_fds=(writing, lock),
                 start_new_session=True,
-                env=_environment(),
+                env=child_environment(),
             )
         try:
             os.close(writing)
@@ -131,17 +131,3 @@ def _watched_child(spec: LoadgenSpec, spec_file: Path, lock: int, progress: Call
         os.close(reading)
         if writing >= 0:
             os.close(writing)
-
-
-def _environment() -> dict[str, str]:
-    """This process's environment, in which the child finds the very package that is running here."""
-    root = str(Path(__file__).resolve().parents[2])
-    if root == sysconfig.get_path("purelib"):
-        # Installed: found anyway, and site-packages must not come before the standard library.
-        return dict(os.environ)
-    # A relative entry meant the folder that this process was started in, which need not be the current one.
-    # abspath and not Path.absolute: the same spelling as in sys.path.
-    relative = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
-    entries = [os.path.abspath(entry) for entry in relative]  # noqa: PTH100
-    paths = [root, *(entry for entry in entries if entry in sys.path)]
-    return dict(os.environ) | {"PYTHONPATH": os.pathsep.join(paths)}

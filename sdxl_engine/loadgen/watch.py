@@ -11,6 +11,7 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING
 
+from sdxl_engine.child_process import how_it_ended
 from sdxl_engine.errors import LoadgenError, SdxlError
 from sdxl_engine.loadgen.heartbeat import FINISHED, LOADING, WARMING_UP, Failure, Progress, parse
 
@@ -131,7 +132,7 @@ class Watch:
         )
 
     def _ended_early(self, status: int) -> SdxlError:
-        got = f"killed by {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
+        got = how_it_ended(status)
         last = self._last
         fix = "see the end of the log"
         if status == -signal.SIGKILL:

@@ -45,10 +45,17 @@ class Decoder(nn.Module):
         return images
 
 
-def load_networks(checkpoint: Path, dtype: torch.dtype = torch.float32) -> dict[str, nn.Module]:
+def load_networks(
+    checkpoint: Path, dtype: torch.dtype = torch.float32, decoder_dtype: torch.dtype | None = None
+) -> dict[str, nn.Module]:
     """Load the networks onto the CPU, in evaluation mode, named as `spec.NETWORKS`.
 
     Both UNets share their weights.
+
+    Args:
+        checkpoint: A diffusers-layout folder.
+        dtype: Of the weights.
+        decoder_dtype: Of the decoder's, if it is another; see `ModelSpec.upcast_decoder`.
 
     Raises:
         AssetError: a part of the checkpoint is missing or does not load.
@@ -73,7 +80,7 @@ def load_networks(checkpoint: Path, dtype: torch.dtype = torch.float32) -> dict[
             "clip2": TextEncoder(part(CLIPTextModelWithProjection, "text_encoder_2", text)),
             "unet": DeepUnet(unet),
             "shallow_unet": ShallowUnet(unet),
-            "vae": Decoder(part(AutoencoderKL, "vae", common)),
+            "vae": Decoder(part(AutoencoderKL, "vae", common | {"torch_dtype": decoder_dtype or dtype})),
         }
     for network in networks.values():
         network.eval().requires_grad_(requires_grad=False)

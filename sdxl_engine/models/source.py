@@ -11,6 +11,7 @@ from sdxl_engine.accuracy.ranges import OFFICIAL, ranges_from_dict
 from sdxl_engine.assets.captions import read_captions
 from sdxl_engine.errors import UsageError
 from sdxl_engine.files import read_json
+from sdxl_engine.models import full_size
 from sdxl_engine.shapes import bundle
 
 if TYPE_CHECKING:
@@ -68,14 +69,31 @@ class ModelSource:
                 source=source,
             )
 
+    def check_scores(self, *, source: str = "model") -> None:
+        """Refuse to score what has no meaning, rather than show a number for it.
+
+        Raises:
+            UsageError: the weights are random.
+        """
+        if self.name == full_size.NAME:
+            raise UsageError(
+                "random weights have no accuracy",
+                got=self.name,
+                expected="a trained model, or performance alone",
+                source=source,
+                fix="--sdxl-test-mode=PerformanceOnly, or sdxl-engine run --test-mode PerformanceOnly",
+            )
+
     def verify(self) -> None:
-        """Compare the files with their manifest, where there is one.
+        """Compare the files with their manifest, where there is one; make random weights where they are not there.
 
         Raises:
             AssetError: a file differs.
         """
         if self.name == SHAPES:
             bundle.verified(self.checkpoint)
+        if self.name == full_size.NAME:
+            full_size.make_random_checkpoint(self.checkpoint.parents[1])
 
 
 def model_of(settings: RunSettings) -> ModelSource:
@@ -88,7 +106,7 @@ def resolve_model(model: str, build_dir: Path, captions: Path | None = None, *, 
     """The model asked for; `auto` is the downloaded checkpoint where it is there, else `shapes`.
 
     Args:
-        model: `auto`, `shapes` or a folder.
+        model: `auto`, `shapes`, `random` or a folder.
         build_dir: Where downloads lie.
         captions: Overrides the model's own captions file.
         source: Where the choice came from, for the message.
@@ -101,12 +119,14 @@ def resolve_model(model: str, build_dir: Path, captions: Path | None = None, *, 
         model = str(build_dir / DOWNLOADED) if (build_dir / DOWNLOADED / "model_index.json").is_file() else SHAPES
     if model == SHAPES:
         return _shapes(captions)
+    if model == full_size.NAME:
+        return _random(build_dir, captions)
     folder = Path(model)
     if not (folder / "model_index.json").is_file():
         raise UsageError(
             f"unknown model {model!r}",
             got="no model_index.json in it" if folder.is_dir() else "no such folder",
-            expected="auto, shapes, or the folder of a diffusers-layout SDXL checkpoint",
+            expected="auto, shapes, random, or the folder of a diffusers-layout SDXL checkpoint",
             source=source,
         )
     data = build_dir / "data" / "coco" / "SDXL"
@@ -145,4 +165,22 @@ def _shapes(captions: Path | None) -> ModelSource:
         accuracy_samples=_at_most(data["default_samples"], captions),
         performance_samples=_at_most(data["default_performance_samples"], captions),
         min_duration_ms=2_000,
+    )
+
+
+def _random(build_dir: Path, captions: Path | None) -> ModelSource:
+    """The full-size architecture: LoadGen's settings are the benchmark's, prompts those of `shapes`."""
+    checkpoint = full_size.random_checkpoint(build_dir)
+    rows = captions or bundle.BUNDLE / bundle.CAPTIONS
+    return ModelSource(
+        name=full_size.NAME,
+        checkpoint=checkpoint,
+        captions=rows,
+        latent=checkpoint / full_size.LATENT,
+        metrics=build_dir / METRICS,
+        metric_variant="none",
+        ranges=(),
+        accuracy_samples=_at_most(OFFICIAL.count, captions),
+        performance_samples=_at_most(OFFICIAL.count, captions),
+        min_duration_ms=600_000,
     )

@@ -77,6 +77,8 @@ class ModelSpec:
         image_side: Pixels per side (1024).
         unet_channels: Channels of the UNet's levels (320, 640, 1280).
         vae_scaling_factor: What latents are divided by before the decoder (0.13025).
+        upcast_decoder: Whether the decoder leaves float16's range, so that it must not run in it (SDXL's own does;
+            `force_upcast` of diffusers' AutoencoderKL).
     """
 
     tokens: int
@@ -87,6 +89,7 @@ class ModelSpec:
     image_side: int
     unet_channels: tuple[int, ...]
     vae_scaling_factor: float
+    upcast_decoder: bool
 
     @property
     def time_ids(self) -> tuple[float, ...]:
@@ -166,6 +169,7 @@ def read_spec(checkpoint: Path) -> ModelSpec:
         image_side=unet["sample_size"] * 2 ** (len(vae["block_out_channels"]) - 1),
         unet_channels=tuple(unet["block_out_channels"]),
         vae_scaling_factor=vae["scaling_factor"],
+        upcast_decoder=vae.get("force_upcast", True),
     )
 
 

@@ -3,9 +3,9 @@
 import pytest
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="session")
 def photographs():
-    """The images of tests/support/pictures.py."""
+    """What the photographs among the images of tests/support/pictures.py come from."""
     pytest.importorskip("skimage", reason="needs scikit-image")
 
 

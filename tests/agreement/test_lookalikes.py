@@ -7,6 +7,8 @@ from lookalikes import OF_CLIP, OF_FID, apply
 from sdxl_engine.accuracy.clip import ClipScore
 from sdxl_engine.accuracy.fid import Moments, frechet_distance
 
+pytestmark = pytest.mark.usefixtures("photographs")
+
 COUNT = 8
 SEED, OTHER_SEED = 3, 4
 

@@ -11,6 +11,8 @@ from sdxl_engine.accuracy.networks import load_shapes_metrics
 from sdxl_engine.accuracy.torchmetrics_variant import as_torchmetrics
 from sdxl_engine.shapes.bundle import BUNDLE, METRICS
 
+pytestmark = pytest.mark.usefixtures("photographs")
+
 
 @pytest.fixture(scope="module", autouse=True)
 def libraries():

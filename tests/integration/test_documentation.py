@@ -25,7 +25,7 @@ HELP = """\
 MLPerf Stable Diffusion XL benchmark:
   --model-opt=NAME      Variants to measure (NoOpt, DeepCache, DeepCachePruned); may be repeated or take
                         commas, default DeepCache (env SDXL_MODEL_OPT, ini sdxl_model_opt)
-  --sdxl-model=MODEL    shapes, or a checkpoint's folder, default auto
+  --sdxl-model=MODEL    shapes, random, or a checkpoint's folder, default auto
                         (env SDXL_MODEL, ini sdxl_model)
   --sdxl-engine=NAME    Engine that runs the networks, default auto (env SDXL_ENGINE, ini sdxl_engine)
   --sdxl-precision=NAME Of the networks (auto, fp32, bf16, fp16, fp8, int8), default the engine's own
@@ -37,6 +37,8 @@ MLPerf Stable Diffusion XL benchmark:
   --sdxl-scenario=NAME  LoadGen scenario (Offline) (env SDXL_SCENARIO, ini sdxl_scenario)
   --sdxl-test-mode=NAME LoadGen tests to run (AccuracyOnly, PerformanceOnly, SubmissionRun)
                         (env SDXL_TEST_MODE, ini sdxl_test_mode)
+  --sdxl-batch-size=N   Images per batch, default the machine's configuration's
+                        (env SDXL_BATCH_SIZE, ini sdxl_batch_size)
   --sdxl-samples=N      Use the first N captions, default the model's own count
                         (env SDXL_SAMPLES, ini sdxl_samples)
   --sdxl-pipeline=MODULE:CALLABLE Pipeline under test, default the project's own
@@ -48,6 +50,8 @@ MLPerf Stable Diffusion XL benchmark:
                         (env SDXL_METRICS, ini sdxl_metrics)
   --sdxl-metrics-dir=DIR Metric networks in place of the model's own
                         (env SDXL_METRICS_DIR, ini sdxl_metrics_dir)
+  --sdxl-metrics-device=DEVICE Where images are scored (auto, cpu, cuda, cuda:<number>), default auto:
+                        a GPU where there is one (env SDXL_METRICS_DEVICE, ini sdxl_metrics_device)
   --sdxl-shard=i/n      Accuracy of only this machine's share of the captions
                         (env SDXL_SHARD, ini sdxl_shard)
   --sdxl-resume=last|DIR Go on with an accuracy run that was killed (env SDXL_RESUME, ini sdxl_resume)

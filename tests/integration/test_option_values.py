@@ -14,7 +14,7 @@ def show(sdxl_settings, record_property):
 def test_show(show):
     print("SHOW", repr((show.samples, show.scenario, show.pipeline, show.model)))
     print("SHOW", show.captions, show.build_dir.name)
-    print("SHOW", show.metrics, show.metrics_dir)
+    print("SHOW", show.metrics, show.metrics_dir, show.metrics_device)
     print("SHOW", show.shard, show.resume, show.responses, show.save_images)
 """
 
@@ -33,6 +33,7 @@ def test_values_reach_the_settings(project, workers):
         "--sdxl-model=random",
         "--sdxl-metrics=torchmetrics",
         "--sdxl-metrics-dir=.",
+        "--sdxl-metrics-device=cuda:1",
         "--sdxl-shard=2/3",
         "--sdxl-resume=logs",
         "--sdxl-responses=digests",
@@ -44,7 +45,7 @@ def test_values_reach_the_settings(project, workers):
         [
             "SHOW (64, 'Offline', 'mine:build', 'random')",
             f"SHOW {project.path / 'c.tsv'} build",
-            f"SHOW torchmetrics {project.path}",
+            f"SHOW torchmetrics {project.path} cuda:1",
             f"SHOW 2/3 {project.path / 'logs'} digests all",
         ]
     )
@@ -55,13 +56,14 @@ def test_values_reach_the_settings(project, workers):
     ("option", "line"),
     [
         ("--sdxl-samples=0", "ERROR: a run needs at least one sample"),
-        ("--sdxl-samples=ten", "ERROR: the count of samples is not a whole number"),
+        ("--sdxl-samples=ten", "ERROR: this is not a whole number"),
         ("--sdxl-scenario=Server", "ERROR: unknown scenario 'Server'"),
         ("--sdxl-test-mode=Both", "ERROR: unknown test mode 'Both'"),
         ("--sdxl-pipeline=mine", "ERROR: the pipeline under test is not an import path"),
         ("--sdxl-captions=none.tsv", "ERROR: the captions file is missing"),
         ("--sdxl-metrics=torchmetric", "ERROR: unknown metrics 'torchmetric'"),
         ("--sdxl-metrics-dir=none", "ERROR: the folder of the metric networks is missing"),
+        ("--sdxl-metrics-device=gpu", "ERROR: unknown metrics device 'gpu'"),
         ("--sdxl-shard=3/2", "ERROR: a shard is not one of a number of shards"),
         ("--sdxl-responses=pixels", "ERROR: unknown responses 'pixels'"),
         ("--sdxl-save-images=perhaps", "ERROR: unknown save images 'perhaps'"),

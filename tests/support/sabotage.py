@@ -1,11 +1,38 @@
-"""Pipelines with exactly one fault each, given to the real run by `--sdxl-pipeline=tests.support.sabotage:NAME`."""
+"""Pipelines with exactly one fault each, given to the real run by `--sdxl-pipeline=tests.support.sabotage:NAME`.
+
+A fault in the networks or in the loop is drawn anew. One after the last step, or in which prompt is drawn, does not
+change what the networks compute: it is put upon the images of an intact run, which the settings name as the baseline.
+"""
 
 import dataclasses
 
 import numpy as np
+from PIL import Image
 
+from sdxl_engine.accuracy.kept_images import IMAGES
 from sdxl_engine.assemble import open_pipeline
 from sdxl_engine.loadgen import sut
+from sdxl_engine.measure import captions
+from sdxl_engine.run_system import BATCH_SIZE
+
+
+class Drawn:
+    """Gives the images that an intact run has drawn."""
+
+    batch_size = BATCH_SIZE
+
+    def __init__(self, settings):
+        self.files = [settings.baseline / IMAGES / f"{caption.id}.png" for caption in captions(settings)]
+        self.image_count = len(self.files)
+
+    def generate(self, indices):
+        return np.stack([np.asarray(Image.open(self.files[row])) for row in indices.tolist()])
+
+    def warm_up(self):
+        pass
+
+    def close(self):
+        pass
 
 
 def intact(settings):
@@ -37,7 +64,7 @@ def swapped_guidance_rows(settings):
 
 def shifted_captions(settings):
     """Every prompt draws the image of the one after it."""
-    pipeline = open_pipeline(settings)
+    pipeline = Drawn(settings)
     generate = pipeline.generate
     pipeline.generate = lambda indices: generate((np.asarray(indices) + 1) % pipeline.image_count)
     return pipeline
@@ -64,14 +91,14 @@ def unscaled_latents(settings):
 
 
 def swapped_red_and_blue(settings):
-    pipeline = open_pipeline(settings)
+    pipeline = Drawn(settings)
     generate = pipeline.generate
     pipeline.generate = lambda indices: np.ascontiguousarray(generate(indices)[..., ::-1])
     return pipeline
 
 
 def one_in_ten_black(settings):
-    pipeline = open_pipeline(settings)
+    pipeline = Drawn(settings)
     generate = pipeline.generate
 
     def draw(indices):

@@ -26,6 +26,8 @@ from sdxl_engine.cli import main
         (["run", "--gate", "custom"], "takes its ranges from one place"),
         (["run", "--clip-range=31,30"], "from:     --clip-range"),
         (["run", "--ranges", "none.json"], "file of ranges is missing"),
+        (["run", "--metrics-device", "gpu"], "from:     --metrics-device"),
+        (["score", "--images", ".", "--metrics-device", "cuda:99"], "the scorer's device is not here"),
         (["score", "--images", ".", "--gate", "official"], "the official range does not hold"),
         (["score"], "there is nothing to score"),
         ([], "COMMAND"),

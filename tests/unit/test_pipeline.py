@@ -6,11 +6,12 @@ import torch
 from diffusers import StableDiffusionXLPipeline
 from image_distance import psnr
 
-from sdxl_engine.assemble import BATCH_SIZE, open_pipeline
+from sdxl_engine.assemble import open_pipeline
 from sdxl_engine.assets.captions import read_captions
 from sdxl_engine.assets.latents import read_latent
 from sdxl_engine.errors import UsageError
 from sdxl_engine.models.prompts import GUIDANCE_SCALE, NEGATIVE_PROMPT, STEPS
+from sdxl_engine.run_system import BATCH_SIZE
 from sdxl_engine.settings import RunSettings
 from sdxl_engine.shapes.bundle import CAPTIONS, LATENT
 

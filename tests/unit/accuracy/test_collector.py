@@ -70,6 +70,28 @@ def test_what_scoring_raises_is_raised_where_the_images_come_from(networks, capt
         collector.finish()
 
 
+def test_what_keeping_a_block_raises_is_raised_and_no_later_block_is_recorded(networks, captions, images):
+    class Full:
+        appended = 0
+
+        def append(self, block):
+            self.appended += 1
+            raise OSError("no space left on device")
+
+        def close(self):
+            pass
+
+    writer = Full()
+    collector = Collector(Scorer(networks), captions, block=2, writer=writer)
+    with pytest.raises(OSError, match="no space"):
+        for start in range(0, 20, 2):
+            collector.take(list(captions)[start : start + 2], images[start : start + 2])
+        collector.finish()
+    with contextlib.suppress(OSError):
+        collector.finish()
+    assert writer.appended == 1
+
+
 def test_an_id_that_waits_or_is_scored_is_not_taken_again(networks, captions, images):
     collector = Collector(Scorer(networks), captions, block=32)
     collector.take([100], images[:1])

@@ -81,7 +81,7 @@ def test_variants_come_repeated_or_with_commas_once_each_in_order(parse):
 
 
 def test_every_option_can_be_set_in_every_place(parse, pytester, monkeypatch):
-    typed = {"samples": "64", "timeout_s": "64"}
+    typed = {"samples": "64", "timeout_s": "64", "batch_size": "64"}
     values = {option.field: typed.get(option.field, f"value-{option.field}") for option in OPTIONS}
     expected = set(values)
     assert set(parse(*(f"{option.flag}={values[option.field]}" for option in OPTIONS)).sources) == expected
@@ -142,6 +142,10 @@ def test_a_model_word_is_never_a_folder(parse, pytester):
         (
             ["--sdxl-ranges=no.json", "--sdxl-clip-range=31,"],
             ["takes its ranges from one place", "clip_range, ranges", "--sdxl-clip-range, --sdxl-ranges"],
+        ),
+        (
+            ["--sdxl-metrics-device=cuda:x"],
+            ["unknown metrics device 'cuda:x'", "auto, cpu, cuda, cuda:<number>", "from:     --sdxl-metrics-device"],
         ),
         (["--sdxl-json=."], ["cannot be written", "the path of a file", "--sdxl-json"]),
         (["--model-opt=,"], ["no variant is named", "--model-opt"]),

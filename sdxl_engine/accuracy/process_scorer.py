@@ -1,0 +1,138 @@
+"""Scores images in a process of its own, which the networks live in."""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import os
+import pickle
+import signal
+import socket
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+
+from sdxl_engine.child_process import child_environment, how_it_ended
+from sdxl_engine.errors import AccuracyError, SdxlError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from numpy.typing import NDArray
+
+    from sdxl_engine.accuracy.networks import Metric, MetricNetworks
+
+ENDS_WITHIN_S = 10.0
+"""How long the child gets to end by itself once its socket is closed."""
+
+
+class ProcessScorer:
+    """A `Scorer` in a child process; it gives the same bits, and raises the same errors.
+
+    Images go through memory that both processes map and that has no name: nothing is left of it when both have ended,
+    however they did, and the size of /dev/shm, 64 MB in many containers, does not bound it. The child ends when this
+    process does, since its socket is closed then.
+
+    Args:
+        load: Gives the networks; called in the child, so it must be picklable (a `functools.partial` of a function of
+            a module).
+
+    Attributes:
+        metric: What the images are scored with; it comes from the child, so the networks are loaded there alone.
+        pid: Of the child.
+
+    Raises:
+        SdxlError: what `load` raised.
+        AccuracyError: `load` raised another exception, or the child died.
+    """
+
+    def __init__(self, load: Callable[[], MetricNetworks]) -> None:
+        request = pickle.dumps(load)
+        self._memory: mmap.mmap | None = None
+        self._memory_fd = os.memfd_create("sdxl-images")
+        self._link, theirs = socket.socketpair()
+        with theirs:
+            fds = (theirs.fileno(), self._memory_fd)
+            # -P: the current folder must not decide what is imported. The child stays in this process's group, so
+            # that a kill of the group reaches it too.
+            self._child = subprocess.Popen(
+                [sys.executable, "-P", "-u", "-m", "sdxl_engine.accuracy.scorer_child", *map(str, fds)],
+                stdin=subprocess.DEVNULL,
+                pass_fds=fds,
+                env=child_environment(),
+            )
+        self.pid = self._child.pid
+        self._answers = self._link.makefile("rb")
+        try:
+            self.metric = cast("Metric", self._answer(request, "loading its networks"))
+        except BaseException:
+            self.close()
+            raise
+
+    def score(
+        self, images: NDArray[np.uint8], captions: Sequence[str]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
+        """Score a block; see `Scorer.score`.
+
+        Raises:
+            AccuracyError: see `Scorer.score`; or the child raised another exception or died.
+        """
+        if self._memory is None or images.nbytes > len(self._memory):
+            # An empty mapping cannot be; an empty block is refused in the child.
+            os.ftruncate(self._memory_fd, max(images.nbytes, mmap.PAGESIZE))
+            self._memory = mmap.mmap(self._memory_fd, 0)
+        np.copyto(np.ndarray(images.shape, images.dtype, self._memory), images)
+        request = pickle.dumps((images.shape, images.dtype, list(captions)))
+        return cast(
+            "tuple[NDArray[np.float64], NDArray[np.float32]]",
+            self._answer(request, f"scoring {len(images)} images"),
+        )
+
+    def close(self) -> None:
+        """End the child; a thread that waits for its scores gets an error."""
+        with contextlib.suppress(OSError):  # the child is gone already
+            self._link.shutdown(socket.SHUT_RDWR)
+        self._answers.close()
+        self._link.close()
+        try:
+            self._child.wait(ENDS_WITHIN_S)
+        except subprocess.TimeoutExpired:
+            self._child.kill()
+            self._child.wait()
+        if self._memory_fd >= 0:
+            os.close(self._memory_fd)
+            self._memory_fd, self._memory = -1, None
+
+    def _answer(self, request: bytes, what: str) -> Any:
+        """What the child gives back for a request, which has it do `what`.
+
+        Raises:
+            SdxlError: see `score`.
+        """
+        try:
+            self._link.sendall(request)
+            answer = pickle.load(self._answers)  # noqa: S301  of our own child
+        except (EOFError, OSError, pickle.UnpicklingError):
+            raise self._ended(what) from None
+        if isinstance(answer, SdxlError):
+            raise answer
+        return answer
+
+    def _ended(self, what: str) -> AccuracyError:
+        """The error for a child that does not answer any more."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._child.wait(ENDS_WITHIN_S)
+        status = self._child.poll()
+        how = "it closed its socket" if status is None else how_it_ended(status)
+        fix = "see what it wrote last"
+        if status == -signal.SIGKILL:
+            fix = "if nobody killed it, the kernel did for lack of memory: see dmesg"
+        return AccuracyError(
+            f"the scorer's process ended while {what}: {how}",
+            got=how,
+            expected="a process that lives until all images are scored",
+            source=f"process {self.pid}",
+            fix=fix,
+        )

@@ -1,0 +1,102 @@
+"""The process that a `ProcessScorer` starts: `python -m sdxl_engine.accuracy.scorer_child SOCKET MEMORY`.
+
+Both are file descriptors. Requests and answers are pickles, one answer to each request. The first request is a
+callable that gives the networks, its answer their `Metric`; every other one is the shape and type of a block of images,
+which lie at the start of the memory, and their captions, its answer what `Scorer.score` gives. In the place of an
+answer an `SdxlError` may come.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import mmap
+import os
+import pickle
+import select
+import signal
+import socket
+import sys
+import threading
+import traceback
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import numpy as np
+
+from sdxl_engine.accuracy.scorer import Scorer
+from sdxl_engine.errors import AccuracyError, SdxlError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from numpy.typing import NDArray
+
+
+def main(arguments: list[str]) -> int:
+    """Answer requests until the other end of the socket is closed."""
+    faulthandler.enable()
+    # Ctrl-C reaches the whole group; it is for the parent to end this process.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    link_fd, memory_fd = map(int, arguments)
+    os.set_inheritable(link_fd, False)
+    os.set_inheritable(memory_fd, False)
+    threading.Thread(target=_end_with_the_parent, args=(link_fd,), daemon=True).start()
+    with socket.socket(fileno=link_fd) as link, link.makefile("rb") as requests:
+        scorer = _outcome(_loaded, requests)
+        link.sendall(pickle.dumps(scorer.metric if isinstance(scorer, Scorer) else scorer))
+        memory = Memory(memory_fd)
+        while True:
+            try:
+                shape, dtype, captions = pickle.load(requests)  # noqa: S301  of our own parent
+            except EOFError:
+                return 0
+            link.sendall(pickle.dumps(_outcome(scorer.score, memory.array(shape, dtype), captions)))
+
+
+class Memory:
+    """The parent's memory, which grows."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._map: mmap.mmap | None = None
+
+    def array(self, shape: Sequence[int], dtype: np.dtype[Any]) -> NDArray[Any]:
+        """The array at its start."""
+        if self._map is None or os.fstat(self._fd).st_size > len(self._map):
+            self._map = mmap.mmap(self._fd, 0)
+        return np.ndarray(shape, dtype, self._map)
+
+
+def _end_with_the_parent(link_fd: int) -> None:
+    """End this process, whatever it does, once the other end of the socket is closed: by the parent or its end."""
+    poller = select.poll()
+    poller.register(link_fd, 0)  # a hang-up is always reported
+    poller.poll()
+    os._exit(0)
+
+
+def _loaded(requests: BinaryIO) -> Scorer:
+    """A scorer on the networks that the first request gives."""
+    return Scorer(pickle.load(requests)())  # noqa: S301  of our own parent
+
+
+def _outcome(work: Callable[..., Any], *arguments: object) -> Any:
+    """What `work` gives, or the error for the parent to raise."""
+    try:
+        return work(*arguments)
+    except SdxlError as error:
+        error.add_note(f"in the scorer's process:\n{traceback.format_exc()}")
+        return error
+    except Exception as error:  # noqa: BLE001  raised in the parent
+        fix = "correct the code at the end of the traceback"
+        if type(error).__name__ == "OutOfMemoryError":
+            fix = "score on the CPU (--sdxl-metrics-device=cpu, or sdxl-engine --metrics-device cpu) or on another GPU"
+        return AccuracyError(
+            f"the scorer failed: {type(error).__name__}: {error}",
+            got="\n" + traceback.format_exc().rstrip(),
+            source="the scorer's process",
+            fix=fix,
+        )
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

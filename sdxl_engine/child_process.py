@@ -1,0 +1,28 @@
+"""Processes of our own: the environment they start in, and how they ended."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import sysconfig
+from pathlib import Path
+
+
+def child_environment() -> dict[str, str]:
+    """This process's environment, in which a child finds the very package that is running here."""
+    root = str(Path(__file__).resolve().parents[1])
+    if root == sysconfig.get_path("purelib"):
+        # Installed: found anyway, and site-packages must not come before the standard library.
+        return dict(os.environ)
+    # A relative entry meant the folder that this process was started in, which need not be the current one.
+    # abspath and not Path.absolute: the same spelling as in sys.path.
+    relative = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
+    entries = [os.path.abspath(entry) for entry in relative]  # noqa: PTH100
+    paths = [root, *(entry for entry in entries if entry in sys.path)]
+    return dict(os.environ) | {"PYTHONPATH": os.pathsep.join(paths)}
+
+
+def how_it_ended(status: int) -> str:
+    """The return code of a `subprocess.Popen` in words."""
+    return f"killed by {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"

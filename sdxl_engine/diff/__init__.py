@@ -1,0 +1,1 @@
+"""Two engines on the same prompts: where in the pipeline do they part?"""

@@ -1,0 +1,1 @@
+"""Which machine this is, and the configuration of the benchmark for it."""

@@ -1,0 +1,55 @@
+"""The conformance suite finds each of these faults by the one check that is for it, and nothing in a sound engine."""
+
+import ast
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.faulty_engines import FAULTS
+
+ROOT = Path(__file__).parents[2]
+SUITE = ROOT / "pytest_sdxl" / "conformance"
+
+
+def checks():
+    return {
+        node.name
+        for path in SUITE.glob("test_*.py")
+        for node in ast.parse(path.read_text(encoding="utf-8")).body
+        if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")
+    }
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    target = tmp_path_factory.mktemp("runs") / "runs.json"
+    command = [sys.executable, "-m", "tests.support.conformance_runs", target, "intact", *FAULTS]
+    done = subprocess.run(
+        command, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False
+    )
+    assert target.is_file(), done.stdout + done.stderr
+    return json.loads(target.read_text(encoding="utf-8"))
+
+
+def test_every_check_has_a_fault():
+    assert {fault.check for fault in FAULTS.values()} == checks()
+
+
+def test_a_sound_engine_passes(runs):
+    assert runs["intact"]["failed"] == {}
+    assert runs["intact"]["skipped"] == 0
+    assert runs["intact"]["passed"] > len(FAULTS)
+    assert runs["intact"]["status"] == 0
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_fault_fails_the_check_that_is_for_it_and_no_other(runs, name):
+    failed, fault = runs[name]["failed"], FAULTS[name]
+    assert {nodeid.partition("::")[2].partition("[")[0] for nodeid in failed} == {fault.check}
+    assert any(fault.said in text for text in failed.values()), "\n".join(failed.values())
+    assert runs[name]["passed"] + len(failed) == runs["intact"]["passed"], "some did not run"
+    assert runs[name]["status"] == 1

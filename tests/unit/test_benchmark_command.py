@@ -1,0 +1,58 @@
+import pytest
+
+from sdxl_engine import benchmark_command
+from sdxl_engine.benchmark_command import main, translate
+from sdxl_engine.errors import UsageError
+
+SDXL = "--benchmarks=stable-diffusion-xl"
+TENSORRT = ["--engine", "tensorrt"]
+
+
+@pytest.mark.parametrize(
+    ("run_args", "arguments"),
+    [
+        ("--scenarios=Offline --model_opt=DeepCache", ["--scenario", "Offline", "--model-opt", "DeepCache", *TENSORRT]),
+        ("--gpu_batch_size=8 --precision=fp16", ["--batch-size", "8", "--precision", "fp16", *TENSORRT]),
+        ("--gpu_batch_size={'clip1':64,'deep-unet':8}", ["--batch-size", "clip1=64,deep-unet=8", *TENSORRT]),
+        ("--workspace_size=85899345920 --devices 1", ["--workspace", "80.0", "--device", "cuda:1", *TENSORRT]),
+        ("--devices=all --force_build_engines", ["--device", "auto", "--force", *TENSORRT]),
+        ("--config_ver=default --harness_type=custom --power_setting=MaxP --accuracy_target=0.99", TENSORRT),
+        ("--engine=onnxruntime --model shapes", ["--engine", "onnxruntime", "--model", "shapes"]),
+        ("--build-dir=b --compute-capability=8.9", ["--build-dir", "b", "--compute-capability", "8.9", *TENSORRT]),
+    ],
+)
+def test_the_benchmarks_arguments_become_this_projects(run_args, arguments):
+    assert translate("generate_engines", [SDXL, *run_args.split()]) == ["generate-engines", *arguments]
+
+
+@pytest.mark.parametrize(
+    ("run_args", "says"),
+    [
+        ([], "name no benchmark"),
+        (["--benchmarks=bert"], "unknown benchmarks 'bert'"),
+        ([SDXL, "--model_opts=DeepCache"], "did you mean 'model_opt'?"),
+        ([SDXL, "--power_setting=MaxQ"], "unknown power setting 'MaxQ'"),
+        ([SDXL, "--precision"], "needs a value"),
+        ([SDXL, "--workspace_size=80G"], "not a whole number"),
+        ([SDXL, "--gpu_batch_size={8"], "not a batch size"),
+        ([SDXL, "--force_build_engines=no"], "takes no value"),
+        ([SDXL, "DeepCache"], "not an argument"),
+    ],
+)
+def test_what_is_not_known_is_refused(run_args, says):
+    with pytest.raises(UsageError) as caught:
+        translate("generate_engines", run_args)
+    assert says in str(caught.value)
+
+
+def test_wrong_usage_ends_with_status_4_and_builds_nothing(capsys, monkeypatch):
+    monkeypatch.setattr(benchmark_command, "run_command", lambda _: pytest.fail("it ran"))
+    assert main(["generate_engines", "--benchmark=sdxl"]) == 4
+    assert main(["run_harness"]) == 4
+    assert main([]) == 4
+    assert "did you mean 'benchmarks'?" in capsys.readouterr().err
+
+
+def test_the_status_is_the_commands(monkeypatch):
+    monkeypatch.setattr(benchmark_command, "run_command", lambda arguments: 1 if arguments[-1] == "tensorrt" else 0)
+    assert main(["generate_engines", SDXL]) == 1

@@ -1,0 +1,72 @@
+import dataclasses
+
+import pytest
+
+from sdxl_engine import run_system
+from sdxl_engine.engines.registry import EngineEntry
+from sdxl_engine.errors import UsageError
+from sdxl_engine.measure import describe
+from sdxl_engine.run_engine import engine_entry, precision_in_effect
+from sdxl_engine.run_system import batch_size, run_config, system_of
+from sdxl_engine.settings import RunSettings
+
+CONFIG = """
+schema = 1
+description = "A machine of the test's"
+[match]
+cpu = true
+[defaults]
+engine = "torch"
+precision = "fp16"
+use_graphs = false
+gpu_batch_size = { clip1 = 64, clip2 = 64, unet = 4, shallow_unet = 4, vae = 2 }
+[Offline.DeepCache]
+offline_expected_qps = 12.5
+source = "the test"
+"""
+
+
+@pytest.fixture
+def settings(tmp_path, monkeypatch):
+    """Of a full-size model on a machine without a GPU that has a file of the user's."""
+    folder = tmp_path / "systems"
+    folder.mkdir()
+    (folder / "mine.toml").write_text(CONFIG, encoding="utf-8")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    run_system._detected.cache_clear()
+    return RunSettings(model="random", build_dir=tmp_path, model_opt="DeepCache", test_mode="PerformanceOnly")
+
+
+def test_a_full_size_model_takes_the_machines_configuration(settings):
+    assert system_of(settings).config.name == "mine"
+    assert (batch_size(settings), run_config(settings).offline_expected_qps) == (2, 12.5)
+    assert (engine_entry(settings).name, precision_in_effect(settings)) == ("torch", "fp16")
+    assert describe(settings)["system"].startswith("mine (")
+
+
+def test_options_win_over_the_configuration(settings):
+    asked = dataclasses.replace(settings, batch_size=5, precision="bf16", engine="onnxruntime")
+    assert batch_size(asked) == 5
+    with pytest.raises(UsageError, match="does not run in bf16"):
+        engine_entry(asked)
+    asked = dataclasses.replace(asked, engine="torch")
+    assert precision_in_effect(asked) == "bf16"
+
+
+def test_an_engine_without_that_precision_runs_in_its_own(settings, monkeypatch):
+    entry = EngineEntry(name="torch", factory="x:y", precisions=("fp32",))
+    monkeypatch.setattr("sdxl_engine.run_engine.resolve_engine", lambda name: entry)
+    assert precision_in_effect(settings) == "fp32"
+
+
+def test_shapes_runs_the_same_on_every_machine(settings):
+    small = dataclasses.replace(settings, model="shapes")
+    assert system_of(small) is None
+    assert batch_size(small) == 8
+    assert precision_in_effect(small) == "fp32"
+    assert "system" not in describe(small)
+
+
+def test_a_batch_of_none_is_refused():
+    with pytest.raises(UsageError, match="at least one sample"):
+        RunSettings(batch_size=0).check()
