@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: bench test lint generate_engines ratios accuracy-log scorer-speed clean
+.PHONY: bench test lint generate_engines ratios accuracy-log scorer-speed gpu-overlap clean
 
 bench: $(STAMP)
 	$(BIN)/python -m pytest benchmarks --model-opt=DeepCache
@@ -33,6 +33,10 @@ accuracy-log: $(STAMP)
 # Speed of the accuracy scorer against that of MLPerf's own loop, on full-size networks of random weights.
 scorer-speed: $(STAMP)
 	$(BIN)/python benchmarks/scorer.py
+
+# What CUDA graphs, overlapped copies and LoadGen make of the speed; needs a GPU.
+gpu-overlap: $(STAMP)
+	$(BIN)/python benchmarks/gpu_overlap.py
 
 # pip, with the package in editable mode; done again when pyproject.toml changes.
 $(STAMP): pyproject.toml

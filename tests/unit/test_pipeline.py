@@ -4,22 +4,18 @@ import numpy as np
 import pytest
 import torch
 from diffusers import StableDiffusionXLPipeline
+from image_distance import psnr
 
-from sdxl_engine.assemble import BATCH_SIZE, open_pipeline
+from sdxl_engine.assemble import open_pipeline
 from sdxl_engine.assets.captions import read_captions
 from sdxl_engine.assets.latents import read_latent
 from sdxl_engine.errors import UsageError
 from sdxl_engine.models.prompts import GUIDANCE_SCALE, NEGATIVE_PROMPT, STEPS
+from sdxl_engine.run_system import BATCH_SIZE
 from sdxl_engine.settings import RunSettings
 from sdxl_engine.shapes.bundle import CAPTIONS, LATENT
 
 IMAGES = 3
-
-
-def psnr(ours, theirs):
-    """Per image, in dB, on uint8 levels."""
-    error = (ours.astype(np.float64) - theirs.astype(np.float64)) ** 2
-    return 10 * np.log10(255**2 / np.maximum(error.mean(axis=(1, 2, 3)), 1e-12))
 
 
 @pytest.fixture(scope="module")
