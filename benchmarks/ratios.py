@@ -13,8 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
-from sdxl_engine.assemble import BATCH_SIZE, open_pipeline
+from sdxl_engine.assemble import open_pipeline
 from sdxl_engine.environment import environment
+from sdxl_engine.run_system import BATCH_SIZE
 from sdxl_engine.settings import RunSettings
 
 ROUNDS = 6

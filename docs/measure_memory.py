@@ -41,6 +41,7 @@ SPEC = ModelSpec(
     image_side=1024,
     unet_channels=(320, 640, 1280),
     vae_scaling_factor=0.13025,
+    upcast_decoder=True,
 )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import importlib.util
+import os
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
@@ -117,9 +118,17 @@ ENGINES = {
 """The project's own."""
 
 
+_TENSORRT = "sdxl_engine.engines.tensorrt.entry:ENTRY"
+"""Has an entry of its own kind, since either of two modules will do."""
+
+
 def registered() -> dict[str, Callable[[], EngineEntry]]:
-    """Every engine's name and what gives its entry: the project's own, then installed third parties' by entry point."""
-    found: dict[str, Callable[[], EngineEntry]] = {name: partial(ENGINES.__getitem__, name) for name in ENGINES}
+    """Every engine's name and what gives its entry: the project's own, then installed third parties' by entry point.
+
+    The project's own come in the order in which `auto` tries them.
+    """
+    found: dict[str, Callable[[], EngineEntry]] = {"tensorrt": partial(_imported, _TENSORRT, "engine tensorrt")}
+    found |= {name: partial(ENGINES.__getitem__, name) for name in ENGINES}
     for point in importlib.metadata.entry_points(group=ENTRY_POINTS):
         found.setdefault(point.name, partial(_from_entry_point, point))
     return found
@@ -130,7 +139,7 @@ def _from_entry_point(point: importlib.metadata.EntryPoint) -> EngineEntry:
 
 
 def resolve_engine(name: str, *, source: str = "engine") -> EngineEntry:
-    """The engine asked for, or for `auto` the first that is installed. Imports no heavy library.
+    """The engine asked for, or for `auto` the first that is installed and can run here. Imports no heavy library.
 
     Args:
         name: A registered name, `auto`, or `module:attribute` of an `EngineEntry` that is not registered.
@@ -141,10 +150,7 @@ def resolve_engine(name: str, *, source: str = "engine") -> EngineEntry:
         UnavailableError: what it needs is not installed.
     """
     if name == AUTO:
-        installed = next((entry for entry in ENGINES.values() if not entry.missing), None)
-        if installed is not None:
-            return installed
-        name = "torch"
+        return _first_that_runs()
     if ":" in name:
         entry = _imported(name, source)
     else:
@@ -161,6 +167,22 @@ def resolve_engine(name: str, *, source: str = "engine") -> EngineEntry:
             fix=entry.install,
         )
     return entry
+
+
+def _first_that_runs() -> EngineEntry:
+    """With a GPU, an engine for GPUs; else one for the CPU. TensorRT-RTX is for building plans, so it is passed by."""
+    from sdxl_engine.engines.tensorrt import library
+    from sdxl_engine.systems.machine import detect
+
+    entries = [entry for entry in ENGINES.values() if not entry.missing]
+    if detect(os.environ).gpus:
+        tensorrt = _imported(_TENSORRT, "engine tensorrt")
+        whole = library.TENSORRT in library.installed() and not tensorrt.missing
+        for_gpus = [*([tensorrt] if whole else []), *(entry for entry in entries if "cuda" in entry.devices)]
+        entries = for_gpus or entries
+    else:
+        entries = [entry for entry in entries if "cpu" in entry.devices]
+    return entries[0] if entries else resolve_engine("torch")
 
 
 def create_engine(entry: EngineEntry, request: EngineRequest) -> Engine:

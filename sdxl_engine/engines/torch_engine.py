@@ -31,6 +31,10 @@ class TorchEngine:
         dtype = _DTYPES[request.precision]
         self.spec = request.spec
         self.networks = with_floats(request.spec.networks, dtype)
+        decoder_dtype = None
+        if dtype == "float16" and request.spec.upcast_decoder:
+            # Its activations leave float16's range; bfloat16 holds them.
+            self.networks["vae"], decoder_dtype = request.spec.networks["vae"], torch.float32
         # With its number: that is how a buffer on it says where it lies.
         self.device = torch.empty(0, device=request.device).device
         self.capabilities = Capabilities(precision=request.precision, capturable=self.device.type == "cuda")
@@ -38,7 +42,7 @@ class TorchEngine:
             # The reference of every other engine is in all of float32. The switch is the whole process's.
             torch.backends.cuda.matmul.allow_tf32 = False
             torch.backends.cudnn.allow_tf32 = False
-        loaded = load_networks(request.checkpoint, getattr(torch, dtype))
+        loaded = load_networks(request.checkpoint, getattr(torch, dtype), decoder_dtype=decoder_dtype)
         self._modules = {name: module.to(self.device) for name, module in loaded.items()}
 
     def bind(self, network: str, buffers: Buffers) -> Callable[[], None]:

@@ -1,3 +1,6 @@
+import dataclasses
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -115,6 +118,17 @@ def test_torch_runs_in_half_precision(bundle, spec, engines, build_dir):
     half.close()
 
 
+def test_a_decoder_that_overflows_in_half_precision_stays_in_single(bundle, spec, build_dir):
+    spec = dataclasses.replace(spec, upcast_decoder=True)
+    request = EngineRequest(checkpoint=bundle, spec=spec, cache=build_dir / "engines", precision="fp16")
+    engine = create_engine(resolve_engine("torch"), request)
+    assert engine.networks["vae"].inputs["latent"].dtype == "float32"
+    assert engine.networks["unet"].inputs["sample"].dtype == "float16"
+    buffers = random_buffers(spec, "vae", 1, seed=0)
+    engine.bind("vae", buffers)()
+    assert buffers["images"].isfinite().all()
+
+
 def test_memory_is_the_weights_once_and_nothing_after_close(bundle, spec, build_dir):
     engine = create_engine(
         resolve_engine("torch"), EngineRequest(checkpoint=bundle, spec=spec, cache=build_dir / "engines")
@@ -171,3 +185,14 @@ def test_an_unknown_engine_suggests_the_nearest():
         resolve_engine("onnxruntim", source="--sdxl-engine")
     assert "did you mean 'onnxruntime'?" in str(caught.value)
     assert "--sdxl-engine" in str(caught.value)
+
+
+def test_auto_takes_an_engine_for_gpus_where_there_is_one(monkeypatch):
+    gpu = SimpleNamespace(gpus=("a GPU",))
+    monkeypatch.setattr("sdxl_engine.systems.machine.detect", lambda environ: gpu)
+    installed = "sdxl_engine.engines.tensorrt.library.installed"
+    monkeypatch.setattr(installed, lambda: ("tensorrt_rtx",))
+    assert resolve_engine("auto").name == "torch", "TensorRT-RTX builds plans; it is not an engine to run with"
+    monkeypatch.setattr(installed, lambda: ("tensorrt", "tensorrt_rtx"))
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
+    assert resolve_engine("auto").name == "tensorrt"
