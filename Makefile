@@ -9,8 +9,9 @@ STAMP  := $(VENV)/.installed
 bench: $(STAMP)
 	$(BIN)/python -m pytest benchmarks --model-opt=DeepCache
 
+# Files in their order: the long ones, tests/agreement and tests/meta, come early and are not what is waited for at the end.
 test: lint
-	$(BIN)/python -m pytest tests -n 2 --dist=loadfile
+	$(BIN)/python -m pytest tests -n 2 --dist=loadfile --no-loadscope-reorder --durations=30
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
