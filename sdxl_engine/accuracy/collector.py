@@ -13,6 +13,7 @@ import numpy as np
 
 from sdxl_engine.accuracy.records import Block
 from sdxl_engine.accuracy.tally import Tally
+from sdxl_engine.errors import AccuracyError
 from sdxl_engine.shards import BLOCK
 
 if TYPE_CHECKING:
@@ -60,7 +61,8 @@ class Collector:
         self._writer, self._images = writer, images
         self._ids: list[int] = []
         self._digests: list[str] = []
-        self._pictures: list[Images] = []
+        self._filling: Images | None = None
+        self._spare: queue.SimpleQueue[Images] = queue.SimpleQueue()
         self._blocks: queue.Queue[tuple[list[int], list[str], Images] | None] = queue.Queue(maxsize=1)
         self._failure: BaseException | None = None
         self._hashers = ThreadPoolExecutor(len(os.sched_getaffinity(0)), thread_name_prefix="hasher")
@@ -78,16 +80,24 @@ class Collector:
             The hex SHA-256 of each image's bytes.
 
         Raises:
-            AccuracyError: an id is foreign or comes a second time; or what scoring an earlier block raised.
+            AccuracyError: an id is foreign or comes a second time, or an image is of another size than those before; or
+                what scoring an earlier block raised.
         """
         keys = [int(key) for key in ids]
         self.tally.check_ids([*self._ids, *keys])
         digests = list(self._hashers.map(_sha256, images))
-        self._ids += keys
-        self._digests += digests
-        self._pictures += list(images.copy())
-        while len(self._ids) >= self._block:
-            self._hand_on(self._block)
+        start = 0
+        while start < len(keys):
+            filled = len(self._ids)
+            rows = slice(start, start + self._block - filled)
+            self._filling = self._room(images) if self._filling is None else self._filling
+            self._check_like(images, self._filling)
+            self._filling[filled : filled + len(images[rows])] = images[rows]
+            self._ids += keys[rows]
+            self._digests += digests[rows]
+            if len(self._ids) == self._block:
+                self._hand_on()
+            start = rows.stop
         return digests
 
     def finish(self) -> None:
@@ -97,7 +107,7 @@ class Collector:
             AccuracyError: see `take`.
         """
         if self._ids:
-            self._hand_on(len(self._ids))
+            self._hand_on()
         self._blocks.put(None)
         self._worker.join()
         self._hashers.shutdown()
@@ -110,11 +120,27 @@ class Collector:
         metric = self._scorer.metric
         return self.tally.scores(metric.statistics, metric.variant, metric.identity)
 
-    def _hand_on(self, count: int) -> None:
-        """Give the first `count` images to the thread; waits while it is behind."""
+    def _room(self, images: Images) -> Images:
+        """Memory for a block, that of an earlier one where there is one: fresh pages take longer than the copy."""
+        try:
+            return self._spare.get_nowait()
+        except queue.Empty:
+            return np.empty((self._block, *images.shape[1:]), images.dtype)
+
+    def _check_like(self, images: Images, block: Images) -> None:
+        if images.shape[1:] != block.shape[1:] or images.dtype != block.dtype:
+            raise AccuracyError(
+                "images of another size or type than those before",
+                got=f"{images.dtype} {images.shape}",
+                expected=f"{block.dtype} {('B', *block.shape[1:])}",
+            )
+
+    def _hand_on(self) -> None:
+        """Give what has come to the thread; waits while it is behind."""
         self._raise()
-        self._blocks.put((self._ids[:count], self._digests[:count], np.stack(self._pictures[:count])))
-        self._ids, self._digests, self._pictures = self._ids[count:], self._digests[count:], self._pictures[count:]
+        assert self._filling is not None
+        self._blocks.put((self._ids, self._digests, self._filling))
+        self._ids, self._digests, self._filling = [], [], None
 
     def _raise(self) -> None:
         if self._failure is not None:
@@ -126,7 +152,8 @@ class Collector:
             while (waiting := self._blocks.get()) is not None:
                 if self._failure is not None:
                     continue  # emptied, so that nobody waits to hand a block on
-                ids, digests, images = waiting
+                ids, digests, block = waiting
+                images = block[: len(ids)]
                 try:
                     clip, features = self._scorer.score(images, [self._captions[key] for key in ids])
                 except BaseException as error:  # noqa: BLE001  raised again where the images come from
@@ -134,7 +161,7 @@ class Collector:
                     continue
                 if kept is not None:
                     kept.result()
-                kept = keeper.submit(self._keep, Block(tuple(ids), tuple(digests), clip, features), images)
+                kept = keeper.submit(self._keep, Block(tuple(ids), tuple(digests), clip, features), block)
 
     def _keep(self, block: Block, images: Images) -> None:
         """Take in a scored block; its pictures are on the disk before its record is."""
@@ -143,9 +170,10 @@ class Collector:
         try:
             self.tally.add(block)
             if self._images is not None:
-                self._images.see(block.ids, block.clip, images)
+                self._images.see(block.ids, block.clip, images[: len(block.ids)])
             if self._writer is not None:
                 self._writer.append(block)
+            self._spare.put(images)
         except BaseException as error:  # noqa: BLE001  raised again where the images come from
             self._failure = error
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -65,7 +66,12 @@ class Scorer:
         self._check(images, len(captions))
         self._image_shape = images.shape[1:]
         images = np.ascontiguousarray(images)
-        return self._clip(images, captions), self.networks.features(images)
+        if self.networks.clip.device == "cpu":
+            return self._clip(images, captions), self.networks.features(images)
+        # PIL's resizes are the longest part and the CPU's: the GPU computes the features meanwhile.
+        with ThreadPoolExecutor(1, thread_name_prefix="features") as apart:
+            features = apart.submit(self.networks.features, images)
+            return self._clip(images, captions), features.result()
 
     def _check(self, images: NDArray[np.uint8], count: int) -> None:
         size = self._image_shape or ("H", "W", 3)

@@ -129,3 +129,11 @@ def test_images_wait_for_a_scorer_that_is_behind(networks, captions, images):
     feeder.join()
     collector.finish()
     assert len(collector.tally) == 20
+
+
+def test_an_image_of_another_size_is_refused(networks, captions, images):
+    collector = Collector(Scorer(networks), captions)
+    collector.take([100], images[:1])
+    with pytest.raises(AccuracyError, match="another size or type") as caught:
+        collector.take([101], images[1:2, 1:])
+    assert str((1, images.shape[1] - 1, *images.shape[2:])) in str(caught.value)
