@@ -42,12 +42,13 @@ def run(tmp_path, build_dir):
     paths = [str(tmp_path), str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     known = {option.env for option in OPTIONS}
     environment = {name: value for name, value in os.environ.items() if name not in known}
+    environment |= {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
 
     def run(*args):
         return subprocess.run(
             [sys.executable, "-P", "-m", "pytest", *PLUGIN, "--pyargs", "pytest_sdxl.conformance", *args],
             cwd=tmp_path,
-            env=environment | {"PYTHONPATH": os.pathsep.join(paths)},
+            env=environment,
             capture_output=True,
             text=True,
             check=False,
