@@ -24,11 +24,12 @@ if TYPE_CHECKING:
     from sdxl_engine.loadgen.source import ImageSource
 
 
-def open_pipeline(settings: RunSettings) -> Pipeline:
+def open_pipeline(settings: RunSettings, wrap: Callable[[Engine], Engine] = lambda engine: engine) -> Pipeline:
     """Load the model and its engine, and make the pipeline for the first captions.
 
     Args:
         settings: What to run; `pipeline` is not looked at: this is the one that takes its place.
+        wrap: Gives what is to run in the engine's place.
 
     Raises:
         SdxlError: something asked for does not exist, is not installed or is damaged.
@@ -37,7 +38,7 @@ def open_pipeline(settings: RunSettings) -> Pipeline:
     model.check_variant(settings.model_opt)
     model.verify()
     captions = own_share(settings, model)
-    engine = open_engine(settings, model.checkpoint)
+    engine = wrap(open_engine(settings, model.checkpoint))
     return Pipeline(
         engine,
         read_schedule(model.checkpoint, STEPS),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from sdxl_engine.commands import Outcome
 from sdxl_engine.errors import UnavailableError, UsageError
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from sdxl_engine.diff.walk import Call
+    from sdxl_engine.engines.base import Engine
     from sdxl_engine.settings import RunSettings
 
 PROMPTS = 2
@@ -140,11 +141,10 @@ def _walk(settings: RunSettings, led_by: Sequence[Call] | None = None) -> _Walk:
     from sdxl_engine.assemble import open_pipeline
     from sdxl_engine.diff.walk import Walker
 
-    pipeline = open_pipeline(settings)
+    pipeline = open_pipeline(settings, lambda engine: cast("Engine", Walker(engine, led_by)))
     try:
-        walker = Walker(pipeline.engine, led_by)
-        pipeline.engine = walker
-        images = pipeline.generate(np.arange(pipeline.image_count)).copy()
+        walker = cast("Walker", pipeline.engine)
+        images = pipeline.generate(np.arange(pipeline.image_count))
         precision = walker.capabilities.precision
         return _Walk(f"{walker.name} ({precision})", precision, walker.calls, images)
     finally:

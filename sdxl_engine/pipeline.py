@@ -67,7 +67,7 @@ class Pipeline:
     ) -> None:
         if 0 not in deep:
             raise ValueError(f"step 0 must be deep, got deep steps {sorted(deep)}")
-        self.engine = engine
+        self._engine = engine
         self.spec = engine.spec
         self.schedule = schedule
         self.deep = deep
@@ -84,6 +84,11 @@ class Pipeline:
     def __setattr__(self, name: str, value: object) -> None:
         super().__setattr__(name, value)
         self.forget_graphs()
+
+    @property
+    def engine(self) -> Engine:
+        """Runs the networks; a pipeline keeps the one that it was made with, since its buffers are bound to it."""
+        return self._engine
 
     @property
     def image_count(self) -> int:
