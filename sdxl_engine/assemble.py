@@ -13,7 +13,7 @@ from sdxl_engine.models.source import model_of
 from sdxl_engine.pipeline import Pipeline
 from sdxl_engine.run_captions import own_share
 from sdxl_engine.run_engine import open_engine
-from sdxl_engine.run_system import batch_size
+from sdxl_engine.run_system import batch_size, run_config
 from sdxl_engine.schedule import deep_steps, read_schedule
 from sdxl_engine.settings import RunSettings
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from sdxl_engine.engines.base import Engine
     from sdxl_engine.loadgen.source import ImageSource
+    from sdxl_engine.systems.config import RunConfig
 
 
 def open_pipeline(settings: RunSettings, wrap: Callable[[Engine], Engine] = lambda engine: engine) -> Pipeline:
@@ -38,20 +39,21 @@ def open_pipeline(settings: RunSettings, wrap: Callable[[Engine], Engine] = lamb
     model.check_variant(settings.model_opt)
     model.verify()
     captions = own_share(settings, model)
+    config = run_config(settings)
     engine = wrap(open_engine(settings, model.checkpoint))
     return Pipeline(
         engine,
         read_schedule(model.checkpoint, STEPS),
-        deep_steps(settings.model_opt, STEPS),
+        deep_steps(settings.model_opt, STEPS, config.shallow_unet_steps if config is not None else 1),
         tokenise(model.checkpoint, [caption.text for caption in captions], engine.spec.tokens),
         read_latent(model.latent, engine.spec),
         batch_size(settings),
-        graphs=_graphs(settings, engine),
+        graphs=_graphs(settings, engine, config),
     )
 
 
-def _graphs(settings: RunSettings, engine: Engine) -> bool:
-    """Whether to draw by CUDA graphs.
+def _graphs(settings: RunSettings, engine: Engine, config: RunConfig | None) -> bool:
+    """Whether to draw by CUDA graphs: as asked, else as the machine's configuration has it, else where it can be.
 
     Raises:
         UsageError: they are insisted on, and the engine cannot be captured.
@@ -63,6 +65,8 @@ def _graphs(settings: RunSettings, engine: Engine) -> bool:
             expected="an engine on a GPU that declares itself capturable, or graphs auto",
             source="graphs",
         )
+    if settings.graphs == "auto" and config is not None:
+        return config.use_graphs
     return settings.graphs != "off"
 
 

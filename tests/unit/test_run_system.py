@@ -1,8 +1,11 @@
 import dataclasses
+from types import SimpleNamespace
 
 import pytest
 
 from sdxl_engine import run_system
+from sdxl_engine.assemble import _graphs
+from sdxl_engine.engines.base import Capabilities
 from sdxl_engine.engines.registry import EngineEntry
 from sdxl_engine.errors import UsageError
 from sdxl_engine.measure import describe
@@ -70,3 +73,10 @@ def test_shapes_runs_the_same_on_every_machine(settings):
 def test_a_batch_of_none_is_refused():
     with pytest.raises(UsageError, match="at least one sample"):
         RunSettings(batch_size=0).check()
+
+
+@pytest.mark.parametrize(("asked", "drawn"), [("auto", False), ("on", True), ("off", False)])
+def test_graphs_are_the_configurations_unless_asked_for(settings, asked, drawn):
+    engine = SimpleNamespace(name="fast", device="cuda:0", capabilities=Capabilities(precision="fp16", capturable=True))
+    asked = dataclasses.replace(settings, graphs=asked)
+    assert _graphs(asked, engine, run_config(settings)) is drawn
