@@ -190,9 +190,8 @@ def test_an_unknown_engine_suggests_the_nearest():
 def test_auto_takes_an_engine_for_gpus_where_there_is_one(monkeypatch):
     gpu = SimpleNamespace(gpus=("a GPU",))
     monkeypatch.setattr("sdxl_engine.systems.machine.detect", lambda environ: gpu)
-    installed = "sdxl_engine.engines.tensorrt.library.installed"
-    monkeypatch.setattr(installed, lambda: ("tensorrt_rtx",))
+    found = SimpleNamespace(origin="somewhere")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "tensorrt" else found)
     assert resolve_engine("auto").name == "torch", "TensorRT-RTX builds plans; it is not an engine to run with"
-    monkeypatch.setattr(installed, lambda: ("tensorrt", "tensorrt_rtx"))
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: found)
     assert resolve_engine("auto").name == "tensorrt"

@@ -163,7 +163,7 @@ def test_unlike_gpus_are_run_as_the_smallest(tmp_path):
 
 
 def test_the_buffers_are_those_of_the_pipeline():
-    full = ModelSpec(77, (768, 1280), 1280, 4, 128, 1024, (320, 640, 1280), 0.13025).networks
+    full = ModelSpec(77, (768, 1280), 1280, 4, 128, 1024, (320, 640, 1280), 0.13025, upcast_decoder=True).networks
     values = 0
     for network in ("clip1", "clip2", "unet", "vae"):
         for tensor in (full[network].inputs | full[network].outputs).values():
