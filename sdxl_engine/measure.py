@@ -26,9 +26,9 @@ from sdxl_engine.loadgen.spec import LoadgenSpec
 from sdxl_engine.models.source import ModelSource, model_of
 from sdxl_engine.results import AccuracyRanges, Measurement, Scores, Verdict
 from sdxl_engine.run_captions import own_share
-from sdxl_engine.run_engine import engine_entry, engine_name, precision_in_effect
+from sdxl_engine.run_engine import engine_entry, engine_name, expected_qps, precision_in_effect
 from sdxl_engine.run_header import find_unfinished
-from sdxl_engine.run_system import run_config, system_of
+from sdxl_engine.run_system import system_of
 from sdxl_engine.scoring import check_log, scores_of
 
 if TYPE_CHECKING:
@@ -184,7 +184,7 @@ def _log_dir(settings: RunSettings, model: ModelSource, mode: Mode) -> Path:
 
 
 def _spec(settings: RunSettings, model: ModelSource, mode: Mode, samples: int, log_dir: Path) -> LoadgenSpec:
-    scored, config = mode == "AccuracyOnly", run_config(settings)
+    scored = mode == "AccuracyOnly"
     return LoadgenSpec(
         scenario=settings.scenario,
         mode=mode,
@@ -192,7 +192,7 @@ def _spec(settings: RunSettings, model: ModelSource, mode: Mode, samples: int, l
         min_query_count=samples,
         min_duration_ms=model.min_duration_ms,
         log_dir=log_dir,
-        expected_qps=(config.offline_expected_qps if config is not None else None) or 1.0,
+        expected_qps=expected_qps(settings),
         stall_timeout_s=settings.timeout_s,
         factory="sdxl_engine.assemble:image_source",
         factory_options={"settings": settings.to_json()},

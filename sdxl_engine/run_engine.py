@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from sdxl_engine.engines.registry import EngineEntry
     from sdxl_engine.settings import RunSettings
 
+SHAPES_QPS_ON_GPU = 400.0
+"""Above what engine `torch` does with `shapes` on one H200, 155 samples/s (torch 2.11, fp32, graphs, 2026-11-23)."""
+
 UNSTATED = "unstated"
 """Precision of a pipeline of the user's, unless the settings name one."""
 
@@ -50,6 +53,19 @@ def _precision(settings: RunSettings, entry: EngineEntry) -> str:
     if config is not None and config.precision in entry.precisions:
         return config.precision
     return entry.precision(settings.precision)
+
+
+def expected_qps(settings: RunSettings) -> float:
+    """Samples per second that LoadGen sizes its query with: the machine's configuration's, else a guess.
+
+    Too low a figure makes a run that is shorter than LoadGen's shortest, and INVALID. Of a full-size model without a
+    configured figure, the benchmark's 5000 samples are the least, which is long enough.
+    """
+    config = run_config(settings)
+    if config is not None:
+        return config.offline_expected_qps or 1.0
+    on_gpu = settings.pipeline is None and engine_entry(settings).device(settings.device).startswith("cuda")
+    return SHAPES_QPS_ON_GPU if on_gpu else 1.0
 
 
 def open_engine(settings: RunSettings, checkpoint: Path) -> Engine:

@@ -9,7 +9,7 @@ from sdxl_engine.engines.base import Capabilities
 from sdxl_engine.engines.registry import EngineEntry
 from sdxl_engine.errors import UsageError
 from sdxl_engine.measure import describe
-from sdxl_engine.run_engine import engine_entry, precision_in_effect
+from sdxl_engine.run_engine import engine_entry, expected_qps, precision_in_effect
 from sdxl_engine.run_system import batch_size, run_config, system_of
 from sdxl_engine.settings import RunSettings
 
@@ -80,3 +80,12 @@ def test_graphs_are_the_configurations_unless_asked_for(settings, asked, drawn):
     engine = SimpleNamespace(name="fast", device="cuda:0", capabilities=Capabilities(precision="fp16", capturable=True))
     asked = dataclasses.replace(settings, graphs=asked)
     assert _graphs(asked, engine, run_config(settings)) is drawn
+
+
+def test_a_run_on_a_gpu_is_sized_to_last_long_enough(settings, monkeypatch):
+    assert expected_qps(settings) == 12.5
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    small = dataclasses.replace(settings, model="shapes", engine="torch")
+    assert expected_qps(small) == 400
+    assert expected_qps(dataclasses.replace(small, device="cpu")) == 1
+    assert expected_qps(dataclasses.replace(small, engine="onnxruntime")) == 1
