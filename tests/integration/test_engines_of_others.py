@@ -77,7 +77,7 @@ def test_by_entry_point_through_loadgen_with_the_command_line(folder):
     install(folder)
     target = folder / "results.json"
     command = [sys.executable, "-P", "-m", "sdxl_engine", "run", "--engine", "channels-last", "--model", "shapes"]
-    options = ["--test-mode", "PerformanceOnly", "--samples", "4", "--json", str(target)]
+    options = ["--test-mode", "PerformanceOnly", "--samples", "4", "--batch-size", "1", "--json", str(target)]
     result = subprocess.run([*command, *options], cwd=folder, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr + result.stdout
     recorded = json.loads(target.read_text(encoding="utf-8"))["results"][0]

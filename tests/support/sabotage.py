@@ -120,4 +120,4 @@ def lost_response(settings):
         return hand_over(ids[lost:], images[lost:])
 
     sut.hand_over = lossy
-    return open_pipeline(settings)
+    return Drawn(settings)
