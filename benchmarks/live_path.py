@@ -3,9 +3,8 @@
 `LiveScoring` is fed as fast as it takes images, in batches of 8 as an engine draws them, and scores them in a process
 of its own, with the networks of the variant `mlperf` and seeded random weights in files like the published ones.
 Hashes, record and pictures of the worst images are those of a run. The images of a run come slower, so that most of
-this is done while they are drawn: what scoring adds to a run is the last block and the scores, and is printed too.
-Ends with status 1 if the seconds or the memory are more than the target, which holds for a GPU with 16 cores. Of the
-memory, what the scorer's process shares with another, libraries and images, is not counted a second time.
+this is done while they are drawn: what scoring adds to a run, its last two blocks and the scores, is computed from it.
+Ends with status 1 if the seconds or the memory are more than the target, which holds for a GPU with 16 cores.
 """
 
 from __future__ import annotations
@@ -133,10 +132,10 @@ def measure(device: str, count: int) -> int:
     print(f"  process, of it libraries {there['RssFile']:.2f} and the images in both {there['RssShmem']:.2f};")
     print(f"  afterwards, for FID, {growth.peak():.2f}")
     added = 2 * BLOCK * seconds / count + scores
-    print(f"beyond the generation of images that come slower than {count / seconds:.0f} a second: {added:.1f} s")
+    print(f"computed, beyond the generation of images slower than {count / seconds:.0f} a second: {added:.1f} s")
     shared = there["RssFile"] + there["RssShmem"]
-    print(f"not counting twice what is shared with a GPU engine's process: {peak - shared:.2f} GB")
-    met = total <= AT_MOST_S and peak - shared <= AT_MOST_GB
+    print(f"without libraries that a GPU engine maps too, and the images counted once: {peak - shared:.2f} GB")
+    met = total <= AT_MOST_S and peak <= AT_MOST_GB
     judged = device != "cpu" and int(about["cores"]) >= CORES
     print(("ok" if met else "MISSED") if judged else f"not judged: the target is for a GPU and {CORES} cores")
     return int(judged and not met)

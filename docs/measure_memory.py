@@ -14,12 +14,11 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
+from sdxl_engine.models.full_size import CONFIGS, new_part
 from sdxl_engine.models.load import Decoder, TextEncoder
 from sdxl_engine.models.spec import ModelSpec
 from sdxl_engine.models.unet_split import DeepUnet, ShallowUnet
@@ -45,43 +44,19 @@ SPEC = ModelSpec(
 )
 
 
+def part(name: str) -> Any:
+    """A network of SDXL base 1.0 with random weights."""
+    return new_part(name, CONFIGS[name])
+
+
 def full_size() -> dict[str, Callable[[], nn.Module]]:
-    """The networks with the configuration of stabilityai/stable-diffusion-xl-base-1.0 and random weights."""
-    text = {"vocab_size": 49408, "projection_dim": 768}
-    first = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12}
-    second = {"hidden_size": 1280, "intermediate_size": 5120, "num_hidden_layers": 32, "num_attention_heads": 20}
-
-    def unet() -> UNet2DConditionModel:
-        return UNet2DConditionModel(
-            sample_size=128,
-            down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-            up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-            block_out_channels=(320, 640, 1280),
-            transformer_layers_per_block=(1, 2, 10),
-            attention_head_dim=(5, 10, 20),
-            cross_attention_dim=2048,
-            addition_embed_type="text_time",
-            addition_time_embed_dim=256,
-            projection_class_embeddings_input_dim=2816,
-            use_linear_projection=True,
-        )
-
-    def vae() -> AutoencoderKL:
-        return AutoencoderKL(
-            down_block_types=("DownEncoderBlock2D",) * 4,
-            up_block_types=("UpDecoderBlock2D",) * 4,
-            block_out_channels=(128, 256, 512, 512),
-            layers_per_block=2,
-        )
-
+    """What makes each of the five networks."""
     return {
-        "clip1": lambda: TextEncoder(CLIPTextModel(CLIPTextConfig(**text, **first))),
-        "clip2": lambda: TextEncoder(
-            CLIPTextModelWithProjection(CLIPTextConfig(**text | {"projection_dim": 1280}, **second, hidden_act="gelu"))
-        ),
-        "unet": lambda: DeepUnet(unet()),
-        "shallow_unet": lambda: ShallowUnet(unet()),
-        "vae": lambda: Decoder(vae()),
+        "clip1": lambda: TextEncoder(part("text_encoder")),
+        "clip2": lambda: TextEncoder(part("text_encoder_2")),
+        "unet": lambda: DeepUnet(part("unet")),
+        "shallow_unet": lambda: ShallowUnet(part("unet")),
+        "vae": lambda: Decoder(part("vae")),
     }
 
 

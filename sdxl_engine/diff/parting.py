@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from sdxl_engine.errors import EngineError
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -61,7 +63,14 @@ def errors_of(first: Sequence[Call], led: Sequence[Call], free: Sequence[Call]) 
         first: A's walk.
         led: B's, led by A's.
         free: B's own.
+
+    Raises:
+        EngineError: there are no calls: nothing was compared.
     """
+    if not first:
+        raise EngineError(
+            "there is nothing to compare", got="a walk that ran no network", expected="the calls of a batch"
+        )
     found = []
     for a, b, c in zip(first, led, free, strict=True):
         own = {name: relative_error(b.outputs[name], wanted) for name, wanted in a.outputs.items()}

@@ -8,6 +8,7 @@ from PIL import Image
 from sdxl_engine.cli import main
 from sdxl_engine.diff.parting import errors_of, first_parting, relative_error
 from sdxl_engine.diff.walk import Call
+from sdxl_engine.errors import EngineError
 
 
 def call(network, step, **outputs):
@@ -36,6 +37,11 @@ def test_own_error_and_drift_are_told_apart():
     assert errors[1].whole == pytest.approx(1)
     assert first_parting(errors, 0.1) is None
     assert first_parting(errors, 0.05) is errors[1]
+
+
+def test_two_walks_that_ran_nothing_do_not_agree():
+    with pytest.raises(EngineError, match="nothing to compare"):
+        errors_of([], [], [])
 
 
 def diff(tmp_path, build_dir, *engines, options=()):
