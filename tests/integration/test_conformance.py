@@ -58,19 +58,20 @@ def run(tmp_path, build_dir):
     return run
 
 
-def test_torch_passes(run, tmp_path):
-    result = run("--sdxl-engine=torch", "--sdxl-device=cpu", "--junitxml=r.xml")
+def test_it_runs_as_installed_and_notes_its_figures(run, tmp_path):
+    result = run(
+        "--sdxl-engine=torch", "--sdxl-device=cpu", "--junitxml=r.xml", "-k", "clip1 and (test_values or empty)"
+    )
     assert result.returncode == 0, result.stdout + result.stderr
-    assert re.search(r"= \d+ passed, 2 skipped in ", result.stdout)
     assert re.search(r"^test_values +\d+\.\d% .* of .*: ", result.stdout, re.MULTILINE)
     noted = ET.parse(tmp_path / "r.xml").findall(".//property[@name='sdxl_conformance']")
     figures = [json.loads(each.get("value")) for each in noted]
-    assert len(figures) > 100
+    assert figures
     assert all(figure["value"] <= figure["bound"] for figure in figures)
 
 
-def test_onnxruntime_passes_on_two_workers(run):
-    result = run("--sdxl-engine=onnxruntime", "-n2")
+def test_it_runs_on_two_workers(run):
+    result = run("--sdxl-engine=onnxruntime", "-n2", "-k", "clip1 and (test_values or empty)")
     assert result.returncode == 0, result.stdout + result.stderr
     assert "2 workers" in result.stdout
     assert re.search(r"^test_values +\d+\.\d% .* of .*: ", result.stdout, re.MULTILINE)

@@ -53,6 +53,7 @@ def test_an_intact_pipeline_passes(intact):
         "unscaled_latents",
     ],
 )
+@pytest.mark.usefixtures("intact")  # it leaves the latents that some of them start from
 def test_a_fault_in_the_loop_fails_the_gate(settings, fault):
     fails(run(settings, fault), "diagnosis: ")
 

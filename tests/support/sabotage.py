@@ -1,12 +1,14 @@
 """Pipelines with exactly one fault each, given to the real run by `--sdxl-pipeline=tests.support.sabotage:NAME`.
 
-A fault in the networks or in the loop is drawn anew. One after the last step, or in which prompt is drawn, does not
-change what the networks compute: it is put upon the images of an intact run, which the settings name as the baseline.
+What comes before a fault is as in an intact run, so it is not computed again. A fault late in the loop starts from the
+latents that the intact run had there and left in the build folder. One after the decoder, or in which prompt is drawn,
+is put upon the images of that run, which the settings name as the baseline.
 """
 
 import dataclasses
 
 import numpy as np
+import torch
 from PIL import Image
 
 from sdxl_engine.accuracy.kept_images import IMAGES
@@ -35,15 +37,71 @@ class Drawn:
         pass
 
 
+MIDDLE, END = 8, 20
+"""The steps before which the intact run keeps its latents; a deep one, whose features are its own, and none."""
+
+
+def latents(settings, row, step):
+    """The file of one image's latents (4, S, S) before a step."""
+    return settings.build_dir / "latents-of-the-intact-run" / f"{row}-{step}.npy"
+
+
 def intact(settings):
-    return open_pipeline(settings)
+    """Our pipeline as it is; it only keeps latents."""
+    pipeline = open_pipeline(settings)
+    latents(settings, 0, 0).parent.mkdir(parents=True, exist_ok=True)
+    drawn = {}
+    encode, denoise = pipeline.encode_prompts, pipeline.denoise
+
+    def keep(step, tensor):
+        for row, latent in zip(drawn["rows"], tensor.numpy(), strict=True):
+            np.save(latents(settings, row, step), latent)
+
+    def encode_and_note(buffers, run, rows):
+        drawn["rows"], drawn["deep"] = rows.tolist(), 0
+        encode(buffers, run, rows)
+
+    def denoise_and_keep(buffers, run, start):
+        def unet():
+            if drawn["deep"] == MIDDLE // 2:  # every other step is deep
+                scaled = buffers["sample"][: len(start)]
+                keep(MIDDLE, scaled * (pipeline.schedule.sigmas[MIDDLE].item() ** 2 + 1) ** 0.5)
+            drawn["deep"] += 1
+            run["unet"]()
+
+        result = denoise(buffers, run | {"unet": unet}, start)
+        keep(END, result)
+        return result
+
+    pipeline.encode_prompts, pipeline.denoise = encode_and_note, denoise_and_keep
+    return pipeline
+
+
+def from_step(settings, step):
+    """Our pipeline from a step on, with the latents that the intact run had before it."""
+    pipeline = open_pipeline(settings)
+    schedule, encode, drawn = pipeline.schedule, pipeline.encode_prompts, []
+    pipeline.schedule = dataclasses.replace(
+        schedule, timesteps=schedule.timesteps[step:], sigmas=schedule.sigmas[step:]
+    )
+    pipeline.deep = {each - step for each in pipeline.deep if each >= step}
+
+    def encode_and_note(buffers, run, rows):
+        drawn[:] = rows.tolist()
+        encode(buffers, run, rows)
+
+    pipeline.encode_prompts = encode_and_note
+    pipeline.initial_latents = lambda _: torch.from_numpy(
+        np.stack([np.load(latents(settings, row, step)) for row in drawn])
+    )
+    return pipeline
 
 
 def wrong_sigma(settings):
-    """The noise level of one step in the middle is twice what it should be."""
-    pipeline = open_pipeline(settings)
+    """The noise level of step 10 is twice what it should be."""
+    pipeline = from_step(settings, MIDDLE)
     sigmas = pipeline.schedule.sigmas.copy()
-    sigmas[10] *= 2
+    sigmas[10 - MIDDLE] *= 2
     pipeline.schedule = dataclasses.replace(pipeline.schedule, sigmas=sigmas)
     return pipeline
 
@@ -85,7 +143,7 @@ def unscaled_noise(settings):
 
 def unscaled_latents(settings):
     """The decoder gets the latents as the UNet left them."""
-    pipeline = open_pipeline(settings)
+    pipeline = from_step(settings, END)
     pipeline.spec = dataclasses.replace(pipeline.spec, vae_scaling_factor=1.0)
     return pipeline
 
