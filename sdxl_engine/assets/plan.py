@@ -73,14 +73,14 @@ class Plan:
     def __str__(self) -> str:
         """A line for each file, what their places have in common above, the sum below."""
         to = _common([str(item.target) for item in self.items])
-        places = {item: str(item.wanted.places[0].where) for item in self.missing if item.wanted.places}
+        places = {item.target: str(item.wanted.places[0].where) for item in self.missing if item.wanted.places}
         origin = _common(list(places.values()))
         lines = [f"to:   {to}"] + ([f"from: {origin}"] if origin else [])
         for item in self.items:
             asset = item.wanted.asset
             size = "from the server" if asset.size is None else amount(asset.size)
             digest = f"{asset.algorithm} {asset.digest[:12]}" if asset.digest else "from the server"
-            place = f"  <- {places[item].removeprefix(origin)}" if item in places else ""
+            place = f"  <- {places[item.target].removeprefix(origin)}" if item.target in places else ""
             lines.append(f"{item.state:<15} {size:>15}  {digest:<20}{str(item.target).removeprefix(to)}{place}")
         unknown = sum(item.rest is None for item in self.items)
         more = f" and {unknown} of a size that only the server knows" if unknown else ""
@@ -158,7 +158,8 @@ def _item(wanted: Wanted, target: Path, tell: Callable[[str], None]) -> Item:
 
 def _common(places: list[str]) -> str:
     """What places begin with, up to a slash."""
-    return os.path.commonprefix(places).rpartition("/")[0] + "/" if places else ""
+    # An address is no path, so commonpath would take a slash from it.
+    return os.path.commonprefix(places).rpartition("/")[0] + "/" if places else ""  # noqa: RUF071
 
 
 def amount(size: int) -> str:
