@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import requests
-from urllib3.exceptions import InvalidHeader
+from urllib3.exceptions import HTTPError, InvalidHeader
 from urllib3.util import Retry
 
 from sdxl_engine.errors import AssetError
@@ -121,7 +121,8 @@ def _body(session: requests.Session, place: Place, part: Part, progress: Progres
             total = total if total is not None else size
             etag = response.headers.get("ETag", "")
             with part.opened("" if etag.startswith("W/") else etag, anew=begin == 0):
-                for block in response.iter_content(_BLOCK):
+                # Not `iter_content`, which loses the block that a cut connection was in.
+                while block := response.raw.read1(_BLOCK, decode_content=False):
                     part.write(block)
                     if total is not None and part.size > total:
                         part.discard()
@@ -129,7 +130,7 @@ def _body(session: requests.Session, place: Place, part: Part, progress: Progres
                     progress(part.size, total)
     except _NOT_RETRIED as error:
         raise _failed(url, error) from None
-    except requests.RequestException as error:
+    except (requests.RequestException, HTTPError) as error:
         raise _AgainError(str(error)) from None
     if total is not None and part.size < total:
         raise _AgainError(f"the connection ended after {part.size} of {total} bytes")
@@ -145,7 +146,7 @@ def _answered(response: requests.Response, start: int, part: Part) -> tuple[int,
     """
     status, given = response.status_code, response.headers
     if status == 200:
-        length = None if "Content-Encoding" in given else given.get("Content-Length")
+        length = given.get("Content-Length")
         return 0, int(length) if length and length.isdecimal() else None
     if status == 206:
         found = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", given.get("Content-Range", ""))
