@@ -14,8 +14,13 @@ if TYPE_CHECKING:
     from sdxl_engine.assets.manifest import Asset
 
 _GROUP = read_manifest()["metrics"]
-FILES: Mapping[str, Asset] = dict(zip(("clip", "inception", "statistics"), _GROUP.assets, strict=True))
-"""By their roles, in the order of the manifest."""
+_ASSETS = {asset.name: asset for asset in _GROUP.assets}
+FILES: Mapping[str, Asset] = {
+    "clip": _ASSETS["ViT-B-32.pt"],
+    "inception": _ASSETS["pt_inception-2015-12-05-6726825d.pth"],
+    "statistics": _ASSETS["val2014.npz"],
+}
+"""By their roles."""
 
 _COMMAND = "sdxl-engine download-data --only metrics"
 
