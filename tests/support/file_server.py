@@ -27,6 +27,7 @@ class Fault:
         shift: Answer a range with one that begins so many bytes later.
         no_length: Do not say how long the body is.
         more: Bytes after the end of the file.
+        stall: After so many bytes of the body, wait for the client to go away.
     """
 
     status: int = 0
@@ -37,6 +38,7 @@ class Fault:
     shift: int = 0
     no_length: bool = False
     more: bytes = b""
+    stall: int | None = None
 
 
 @dataclass
@@ -90,7 +92,11 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if not fault.no_length:
             sent["Content-Length"] = str(len(content) - begin + len(fault.more))
         self._head(200 if start is None else 206, sent)
-        self.wfile.write((bytes(body[begin:]) + fault.more)[: fault.cut])
+        self.wfile.write((bytes(body[begin:]) + fault.more)[: fault.cut if fault.stall is None else fault.stall])
+        if fault.stall is not None:
+            self.close_connection = True
+            self.connection.recv(1)
+            return
         if fault.cut is not None or fault.no_length:
             self.close_connection = True
             self.wfile.flush()

@@ -1,6 +1,8 @@
 import dataclasses
 import hashlib
 import resource
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -80,6 +82,30 @@ def test_the_next_command_goes_on_where_one_was_interrupted(target, asset):
         fetch(Place(f"{target.server.address}/a.bin"), Part(target.path, asset), interrupt, PATIENCE)
     assert not target.path.exists()
     target.fetch(asset)
+    assert target.is_whole()
+    assert target.server.ranges == [None, "bytes=30000-"]
+
+
+CHILD = """
+import pathlib, sys
+from sdxl_engine.assets.manifest import Asset
+from sdxl_engine.assets.part import Part
+from sdxl_engine.assets.sources import Place
+from sdxl_engine.assets.transfer import fetch
+url, target, digest, size = sys.argv[1:]
+asset = Asset("a.bin", pathlib.Path("a.bin"), digest, size=int(size))
+fetch(Place(url), Part(pathlib.Path(target), asset), lambda there, total: print(there, flush=True))
+"""
+
+
+def test_a_download_that_is_killed_is_gone_on_with(target):
+    target.server.faults.append(Fault(stall=30_000))
+    arguments = [f"{target.server.address}/a.bin", str(target.path), ASSET.digest, str(SIZE)]
+    with subprocess.Popen([sys.executable, "-c", CHILD, *arguments], stdout=subprocess.PIPE, text=True) as child:
+        assert any(line == "30000\n" for line in child.stdout)
+        child.kill()
+    assert not target.path.exists()
+    target.fetch()
     assert target.is_whole()
     assert target.server.ranges == [None, "bytes=30000-"]
 
