@@ -119,9 +119,10 @@ def _download_option(action: str, name: str, value: str | None) -> list[str]:
     known = [*_DOWNLOADS[action], *_DOWNLOAD_FLAGS]
     if name not in known:
         raise unknown_choice("argument", name, ["benchmarks", *known], source="RUN_ARGS")
-    if value is None or name in _DOWNLOAD_FLAGS:
-        takes = f"--{name}" if name in _DOWNLOAD_FLAGS else f"--{name}=VALUE"
-        raise UsageError("this argument is not complete", got=f"--{name} {value}", expected=takes, source="RUN_ARGS")
+    if name in _DOWNLOAD_FLAGS:
+        raise UsageError("this flag takes no value", got=value, expected=f"--{name}", source="RUN_ARGS")
+    if value is None:
+        raise UsageError("this argument needs a value", got=f"--{name}", expected=f"--{name}=VALUE", source="RUN_ARGS")
     return ["--" + name.replace("_", "-"), value]
 
 

@@ -79,8 +79,8 @@ def test_downloads_take_the_benchmark_and_their_own_options():
         ("download_data", ["--benchmarks=stable-diffusion-xl bert"], "unknown benchmarks 'stable-diffusion-xl bert'"),
         ("download_data", [SDXL, "--precision=fp16"], "unknown argument 'precision'"),
         ("download_model", [SDXL, "--model_opt=DeepCache"], "unknown argument 'model_opt'"),
-        ("download_model", [SDXL, "--source"], "not complete"),
-        ("download_model", [SDXL, "--offline=no"], "not complete"),
+        ("download_model", [SDXL, "--source"], "needs a value"),
+        ("download_model", [SDXL, "--offline=no"], "takes no value"),
     ],
 )
 def test_downloads_refuse_what_is_not_theirs(action, run_args, says):

@@ -290,6 +290,7 @@ def test_a_bucket_that_gives_no_list_is_an_error(here, faults, files, says):
     assert status == 1
     assert says in err
     assert not set(here.files()) & set(MODEL)
+    assert "/login" not in [path for path, _ in here.server.asked]
 
 
 def test_one_download_at_a_time(here):
