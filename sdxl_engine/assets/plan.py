@@ -125,7 +125,7 @@ def make_plan(files: Sequence[Wanted], build_dir: Path, tell: Callable[[str], No
         tell: Given a line before a large file is read.
 
     Raises:
-        AssetError: something else lies in the place of a file.
+        AssetError: something else lies in the place of a file, or it cannot be read.
     """
     items = tuple(_item(wanted, build_dir / wanted.asset.target, tell) for wanted in files)
     folder = build_dir.absolute()
@@ -140,7 +140,10 @@ def _item(wanted: Wanted, target: Path, tell: Callable[[str], None]) -> Item:
         size = target.stat().st_size
         if size >= GIB // 4:
             tell(f"verifying {target} ({amount(size)})")
-        found = asset.found(target) if asset.size in (None, size) else f"not computed for {size} bytes"
+        try:
+            found = asset.found(target) if asset.size in (None, size) else f"not computed for {size} bytes"
+        except OSError as error:
+            raise AssetError("a file cannot be read", got=error, source=target) from None
         if found != asset.digest:
             raise AssetError(
                 f"another {target.name} is there than the one that is asked for; it is left alone",

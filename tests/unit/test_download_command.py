@@ -1,8 +1,10 @@
 """The two commands, on a manifest of the tests' own and a server on this machine."""
 
 import collections
+import errno
 import hashlib
 import json
+import os
 import shutil
 
 import pytest
@@ -12,7 +14,7 @@ from filelock import FileLock
 from sdxl_engine import download_command
 from sdxl_engine.assets import plan as plans
 from sdxl_engine.assets import transfer
-from sdxl_engine.assets.manifest import read_manifest
+from sdxl_engine.assets.manifest import Asset, read_manifest
 from sdxl_engine.cli import main
 
 WEIGHTS, CONFIG, INDEX, CAPTIONS, STATISTICS = b"weights" * 999, b"{}", b'{"a": 1}', b"id\n1\n", b"npz" * 50
@@ -167,6 +169,19 @@ def test_another_file_in_the_place_is_left_alone_and_named(here, content, option
     assert f"rm '{path}'" in err
     assert path.read_bytes() == content
     assert here.server.asked == []
+
+
+def test_a_file_that_cannot_be_read_is_an_error(here, monkeypatch):
+    here.run("download-data")
+
+    def broken(_asset, _path):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(Asset, "found", broken)
+    status, _, err = here.run("download-data", "--offline")
+    assert status == 1
+    assert "a file cannot be read" in err
+    assert "Input/output error" in err
 
 
 def test_a_folder_in_the_place_of_a_file_is_an_error(here):
