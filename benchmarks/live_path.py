@@ -28,7 +28,7 @@ from full_size import make_captions, make_images, memory
 from sdxl_engine.accuracy.collector import Collector
 from sdxl_engine.accuracy.kept_images import IMAGES, WORST, KeptImages
 from sdxl_engine.accuracy.official import INCEPTION_DIMS, load_official_metrics
-from sdxl_engine.accuracy.official_files import FILES, OfficialFile
+from sdxl_engine.accuracy.official_files import FILES
 from sdxl_engine.accuracy.process_scorer import ProcessScorer
 from sdxl_engine.accuracy.records import RECORD, Block, RecordWriter
 from sdxl_engine.accuracy.tally import Tally
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from sdxl_engine.accuracy.networks import Metric
+    from sdxl_engine.assets.manifest import Asset
 
 BATCH, DISTINCT, MARK = 8, 64, 64
 RUN = 5000
@@ -48,7 +49,7 @@ ROOT = Path(__file__).parents[1]
 WRITE = "import pathlib, sys, random_official; random_official.write_official(pathlib.Path(sys.argv[1]))"
 
 
-def official_files(folder: Path) -> dict[str, OfficialFile]:
+def official_files(folder: Path) -> dict[str, Asset]:
     """The three files with random weights, written by another process, whose memory is not to be measured."""
     path = [str(ROOT / "tests" / "support"), str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     environ = os.environ | {"PYTHONPATH": os.pathsep.join(path)}

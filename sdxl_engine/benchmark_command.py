@@ -1,7 +1,8 @@
 """The benchmark's own commands in its own spelling: `python -m sdxl_engine.benchmark_command generate_engines ARGS`.
 
 `make generate_engines RUN_ARGS="--benchmarks=stable-diffusion-xl --scenarios=Offline --model_opt=DeepCache"` ends here:
-each argument becomes one of `sdxl-engine`'s, or is refused. Nothing is ignored.
+each argument becomes one of `sdxl-engine`'s, or is refused. Nothing is ignored. So do
+`BENCHMARKS=stable-diffusion-xl make download_model` and `download_data`.
 
 Source of the names: NVIDIA's MLPerf Inference v4.0 and v4.1 harness (`arguments.py`, `fields.py` and `constants.py` in
 code/common).
@@ -19,7 +20,11 @@ from sdxl_engine.errors import UsageError, unknown_choice
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_ACTIONS = {"generate_engines": "generate-engines"}
+_ACTIONS = {
+    "generate_engines": "generate-engines",
+    "download_model": "download-model",
+    "download_data": "download-data",
+}
 _BENCHMARKS = ("stable-diffusion-xl", "sdxl-base", "diffusion", "stable-diffusion", "sdxl")
 _FIXED = {
     "benchmarks": _BENCHMARKS,
@@ -36,12 +41,19 @@ _SHARED = ("model_opt", "precision")
 _OWN = ("model", "engine", "build_dir", "batch_size", "workspace", "compute_capability", "json")
 """Options that the benchmark does not have, in either spelling."""
 
+_DOWNLOADS = {
+    "download_model": ("source", "build_dir", "json", "precision"),
+    "download_data": ("source", "build_dir", "json", "only"),
+}
+_DOWNLOAD_FLAGS = {"dry_run": "--dry-run", "offline": "--offline"}
+"""Of the downloads, for which the benchmark's own commands have no arguments."""
+
 
 def translate(action: str, arguments: Sequence[str]) -> list[str]:
     """`sdxl-engine`'s arguments for a command of the benchmark's.
 
     Args:
-        action: `generate_engines`.
+        action: `generate_engines`, `download_model` or `download_data`.
         arguments: `--name=value` or `--name value`, as in RUN_ARGS.
 
     Raises:
@@ -52,9 +64,12 @@ def translate(action: str, arguments: Sequence[str]) -> list[str]:
     given = _pairs(arguments)
     found = [_ACTIONS[action]]
     for name, value in given.items():
-        found += _one(name, value)
+        found += _download_option(action, name, value) if action in _DOWNLOADS else _one(name, value)
     if "benchmarks" not in given:
-        raise UsageError("RUN_ARGS name no benchmark", expected="--benchmarks=stable-diffusion-xl", source="RUN_ARGS")
+        expected = "BENCHMARKS=stable-diffusion-xl" if action in _DOWNLOADS else "--benchmarks=stable-diffusion-xl"
+        raise UsageError("RUN_ARGS name no benchmark", expected=expected, source="RUN_ARGS")
+    if action in _DOWNLOADS:
+        return found
     # The benchmark's engines are TensorRT's.
     return found if "engine" in given else [*found, "--engine", "tensorrt"]
 
@@ -94,6 +109,21 @@ def _one(name: str, value: str | None) -> list[str]:
         option, convert = _CONVERTED[name]
         return [option, convert(value, source)]
     return [_RENAMED.get(name, "--" + name.replace("_", "-")), value]
+
+
+def _download_option(action: str, name: str, value: str | None) -> list[str]:
+    if name == "benchmarks":
+        return _one(name, value)
+    if name in _DOWNLOAD_FLAGS and value is None:
+        return [_DOWNLOAD_FLAGS[name]]
+    known = [*_DOWNLOADS[action], *_DOWNLOAD_FLAGS]
+    if name not in known:
+        raise unknown_choice("argument", name, ["benchmarks", *known], source="RUN_ARGS")
+    if name in _DOWNLOAD_FLAGS:
+        raise UsageError("this flag takes no value", got=value, expected=f"--{name}", source="RUN_ARGS")
+    if value is None:
+        raise UsageError("this argument needs a value", got=f"--{name}", expected=f"--{name}=VALUE", source="RUN_ARGS")
+    return ["--" + name.replace("_", "-"), value]
 
 
 def _whole(value: str, source: str) -> int:

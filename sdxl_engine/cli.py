@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from sdxl_engine import __version__, commands
 from sdxl_engine.compare_command import add_compare, compare
 from sdxl_engine.diff_command import add_diff, diff
+from sdxl_engine.download_command import add_downloads, download_data, download_model
 from sdxl_engine.errors import SdxlError
 from sdxl_engine.generate_engines_command import add_generate_engines, generate_engines
 from sdxl_engine.settings import (
@@ -34,6 +35,8 @@ _DEFAULTS = RunSettings()
 _COMMANDS = commands.COMMANDS | {
     "compare": compare,
     "diff": diff,
+    "download-data": download_data,
+    "download-model": download_model,
     "generate-engines": generate_engines,
     "systems": systems,
 }
@@ -125,6 +128,7 @@ def _parser() -> argparse.ArgumentParser:
     # Options of its own: what it puts in the place of a shared one would be gone from the other subcommands.
     add_diff(subcommands, _options())
     add_systems(subcommands)
+    add_downloads(subcommands)
     add_generate_engines(subcommands, shared)
     subcommands.add_parser("doctor", parents=[shared], help="say what is installed and what would run")
     return parser

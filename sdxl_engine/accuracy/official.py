@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from sdxl_engine.accuracy.causal_clip import CausalClip
-    from sdxl_engine.accuracy.official_files import OfficialFile
+    from sdxl_engine.assets.manifest import Asset
 
 CLIP_MODEL = "ViT-B-32-quickgelu"
 """open_clip's name for the architecture; its plain `ViT-B-32` has GELU since version 2.29."""
@@ -39,9 +39,7 @@ INCEPTION_SIDE = 299
 INCEPTION_DIMS = 2048
 
 
-def load_official_metrics(
-    folder: Path, files: Mapping[str, OfficialFile] = FILES, device: str = "cpu"
-) -> MetricNetworks:
+def load_official_metrics(folder: Path, files: Mapping[str, Asset] = FILES, device: str = "cpu") -> MetricNetworks:
     """Load the variant `mlperf`.
 
     Args:

@@ -1,66 +1,31 @@
-"""Names, addresses and digests of the files that the metric variant `mlperf` is made of. Imports nothing heavy."""
+"""The files that the metric variant `mlperf` is made of, see `assets/manifest.py`. Imports nothing heavy."""
 
 from __future__ import annotations
 
-import hashlib
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from sdxl_engine.assets.manifest import read_manifest
 from sdxl_engine.errors import AssetError, UnavailableError
-from sdxl_engine.files import sha256
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from sdxl_engine.assets.manifest import Asset
 
-@dataclass(frozen=True)
-class OfficialFile:
-    """One file of the variant.
-
-    Args:
-        name: In the metrics folder.
-        url: Where it is published.
-        digest: In hex; `sha256`, or `blob` for the SHA-1 of git's blob object, where only that is published.
-        algorithm: `sha256` or `blob`.
-    """
-
-    name: str
-    url: str
-    digest: str
-    algorithm: str = "sha256"
-
-    def found(self, path: Path) -> str:
-        """The digest of the file at `path`."""
-        if self.algorithm == "sha256":
-            return sha256(path)
-        # git's object name is no protection against an attacker, but it is the only digest published.
-        digest = hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False)
-        digest.update(path.read_bytes())
-        return digest.hexdigest()
-
-
-# OpenAI has the digest in the address; pytorch-fid has its first eight digits in the name.
-_OPENAI = "40d365715913c9da98579312b702a82c18be219cc2a73407c4526f58eba950af"
-FILES = {
-    "clip": OfficialFile(
-        "ViT-B-32.pt", f"https://openaipublic.azureedge.net/clip/models/{_OPENAI}/ViT-B-32.pt", _OPENAI
-    ),
-    "inception": OfficialFile(
-        "pt_inception-2015-12-05-6726825d.pth",
-        "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/pt_inception-2015-12-05-6726825d.pth",
-        "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2",
-    ),
-    "statistics": OfficialFile(
-        "val2014.npz",
-        "https://github.com/mlcommons/inference/raw/master/text_to_image/tools/val2014.npz",
-        "806479d0693a33110526b6689aa26baddd995c7b",
-        "blob",
-    ),
+_GROUP = read_manifest()["metrics"]
+_ASSETS = {asset.name: asset for asset in _GROUP.assets}
+FILES: Mapping[str, Asset] = {
+    "clip": _ASSETS["ViT-B-32.pt"],
+    "inception": _ASSETS["pt_inception-2015-12-05-6726825d.pth"],
+    "statistics": _ASSETS["val2014.npz"],
 }
+"""By their roles."""
+
+_COMMAND = "sdxl-engine download-data --only metrics"
 
 
-def require_files(folder: Path, files: Mapping[str, OfficialFile] = FILES) -> None:
+def require_files(folder: Path, files: Mapping[str, Asset] = FILES) -> None:
     """Find out, without reading them, whether the files are there.
 
     Raises:
@@ -73,13 +38,11 @@ def require_files(folder: Path, files: Mapping[str, OfficialFile] = FILES) -> No
             got="no " + ", ".join(file.name for file in missing),
             expected=", ".join(file.name for file in files.values()),
             source=folder,
-            fix=" && ".join(
-                [f"mkdir -p '{folder}'", *(f"curl -fL -o '{folder / file.name}' {file.url}" for file in missing)]
-            ),
+            fix=_fix(folder),
         )
 
 
-def checked(path: Path, file: OfficialFile) -> str:
+def checked(path: Path, file: Asset) -> str:
     """The digest of the file at `path`.
 
     Raises:
@@ -92,6 +55,14 @@ def checked(path: Path, file: OfficialFile) -> str:
             got=f"{file.algorithm} {found}",
             expected=f"{file.algorithm} {file.digest}",
             source=path,
-            fix=f"curl -fL -o '{path}' {file.url}",
+            fix=f"rm '{path}' && {_fix(path.parent)}",
         )
     return found
+
+
+def _fix(folder: Path) -> str:
+    """The command that puts the files into `folder`; into the build folder where it is one of the user's own."""
+    parts = len(_GROUP.target.parts)
+    if folder.parts[-parts:] != _GROUP.target.parts:
+        return f"{_COMMAND}; it puts them in build/{_GROUP.target}: use that, or copy them from there"
+    return f"{_COMMAND} --build-dir '{folder.parents[parts - 1]}'"

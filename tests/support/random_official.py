@@ -12,10 +12,12 @@ import pytest
 import torch
 from pytorch_fid import inception
 
-from sdxl_engine.accuracy.official_files import FILES, OfficialFile
+from sdxl_engine.accuracy.official_files import FILES
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from sdxl_engine.assets.manifest import Asset
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ class Official:
     """
 
     folder: Path
-    files: dict[str, OfficialFile]
+    files: dict[str, Asset]
     inception: torch.nn.Module
     clip: Any
 

@@ -56,3 +56,34 @@ def test_wrong_usage_ends_with_status_4_and_builds_nothing(capsys, monkeypatch):
 def test_the_status_is_the_commands(monkeypatch):
     monkeypatch.setattr(benchmark_command, "run_command", lambda arguments: 1 if arguments[-1] == "tensorrt" else 0)
     assert main(["generate_engines", SDXL]) == 1
+
+
+def test_downloads_take_the_benchmark_and_their_own_options():
+    assert translate("download_model", [SDXL]) == ["download-model"]
+    run_args = [SDXL, "--source=mlcommons", "--precision", "fp32", "--dry-run"]
+    expected = ["download-model", "--source", "mlcommons", "--precision", "fp32", "--dry-run"]
+    assert translate("download_model", run_args) == expected
+    assert translate("download_data", [SDXL, "--only=metrics", "--offline"]) == [
+        "download-data",
+        "--only",
+        "metrics",
+        "--offline",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("action", "run_args", "says"),
+    [
+        ("download_model", [], "BENCHMARKS=stable-diffusion-xl"),
+        ("download_model", ["--benchmarks=bert"], "unknown benchmarks 'bert'"),
+        ("download_data", ["--benchmarks=stable-diffusion-xl bert"], "unknown benchmarks 'stable-diffusion-xl bert'"),
+        ("download_data", [SDXL, "--precision=fp16"], "unknown argument 'precision'"),
+        ("download_model", [SDXL, "--model_opt=DeepCache"], "unknown argument 'model_opt'"),
+        ("download_model", [SDXL, "--source"], "needs a value"),
+        ("download_model", [SDXL, "--offline=no"], "takes no value"),
+    ],
+)
+def test_downloads_refuse_what_is_not_theirs(action, run_args, says):
+    with pytest.raises(UsageError) as caught:
+        translate(action, run_args)
+    assert says in str(caught.value)

@@ -18,7 +18,8 @@ def test_official_accuracy_without_its_networks_is_refused_before_the_run(tmp_pa
     with pytest.raises(UnavailableError, match="benchmark's own metric networks") as caught:
         measure.measure(settings, "AccuracyOnly")
     assert started == []
-    assert caught.value.parts["fix"].startswith(f"mkdir -p '{tmp_path / 'build' / 'models' / 'metrics'}' && curl ")
+    build = tmp_path / "build"
+    assert caught.value.parts["fix"] == f"sdxl-engine download-data --only metrics --build-dir '{build}'"
 
 
 def test_a_run_whose_scorer_died_says_how_to_go_on(tmp_path, monkeypatch):

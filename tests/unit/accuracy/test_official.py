@@ -81,7 +81,7 @@ def test_other_weights_are_never_scored_as_official(published):
     with pytest.raises(AssetError, match=r"ViT-B-32.pt is not the file that the benchmark scores with") as caught:
         load_official_metrics(published.folder)
     assert caught.value.parts["expected"] == f"sha256 {FILES['clip'].digest}"
-    assert FILES["clip"].url in caught.value.parts["fix"]
+    assert caught.value.parts["fix"].startswith(f"rm '{published.folder / 'ViT-B-32.pt'}' && sdxl-engine download-data")
 
 
 @pytest.mark.parametrize("role", FILES)
@@ -98,13 +98,12 @@ def test_missing_files_are_refused_with_the_command_that_gets_them(tmp_path):
     with pytest.raises(UnavailableError) as caught:
         require_files(tmp_path)
     assert caught.value.parts["got"] == "no ViT-B-32.pt, pt_inception-2015-12-05-6726825d.pth"
-    commands = caught.value.parts["fix"].split(" && ")
-    assert [command.split()[0] for command in commands] == ["mkdir", "curl", "curl"]
-    assert commands[1].endswith(FILES["clip"].url)
+    assert caught.value.parts["fix"].startswith(
+        "sdxl-engine download-data --only metrics; it puts them in build/models/"
+    )
 
 
-def test_published_digests_are_in_the_published_names():
-    assert FILES["clip"].digest in FILES["clip"].url
-    assert f"-{FILES['inception'].digest[:8]}.pth" in FILES["inception"].url
-    assert len(FILES["statistics"].digest) == 40
-    assert FILES["statistics"].algorithm == "blob"
+def test_the_command_names_the_build_folder_that_the_files_belong_to(tmp_path):
+    with pytest.raises(UnavailableError) as caught:
+        require_files(tmp_path / "models" / "metrics")
+    assert caught.value.parts["fix"] == f"sdxl-engine download-data --only metrics --build-dir '{tmp_path}'"
