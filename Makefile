@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: bench test lint generate_engines ratios accuracy-log scorer-speed gpu-overlap clean
+.PHONY: bench test lint generate_engines preprocess_data ratios accuracy-log scorer-speed gpu-overlap clean
 
 bench: $(STAMP)
 	$(BIN)/python -m pytest benchmarks --model-opt=DeepCache
@@ -22,6 +22,10 @@ lint: $(STAMP)
 # The benchmark's command: make generate_engines RUN_ARGS="--benchmarks=stable-diffusion-xl --model_opt=DeepCache"
 generate_engines: $(STAMP)
 	$(BIN)/python -m sdxl_engine.benchmark_command generate_engines $(RUN_ARGS)
+
+# The benchmark's command: make preprocess_data BENCHMARKS=stable-diffusion-xl
+preprocess_data: $(STAMP)
+	$(BIN)/python -m sdxl_engine.benchmark_command preprocess_data --benchmarks=$(BENCHMARKS) $(RUN_ARGS)
 
 # Speed of the engines and of DeepCache against each other, on the embedded model.
 ratios: $(STAMP)

@@ -19,7 +19,7 @@ from sdxl_engine.errors import UsageError, unknown_choice
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_ACTIONS = {"generate_engines": "generate-engines"}
+_ACTIONS = {"generate_engines": "generate-engines", "preprocess_data": "preprocess-data"}
 _BENCHMARKS = ("stable-diffusion-xl", "sdxl-base", "diffusion", "stable-diffusion", "sdxl")
 _FIXED = {
     "benchmarks": _BENCHMARKS,
@@ -33,7 +33,18 @@ _FIXED = {
 _FLAGS = {"force_build_engines": "--force", "force": "--force"}
 _RENAMED = {"scenarios": "--scenario"}
 _SHARED = ("model_opt", "precision")
-_OWN = ("model", "engine", "build_dir", "batch_size", "workspace", "compute_capability", "json")
+_OWN = (
+    "model",
+    "engine",
+    "build_dir",
+    "batch_size",
+    "workspace",
+    "compute_capability",
+    "json",
+    "captions",
+    "latents",
+    "output",
+)
 """Options that the benchmark does not have, in either spelling."""
 
 
@@ -41,7 +52,7 @@ def translate(action: str, arguments: Sequence[str]) -> list[str]:
     """`sdxl-engine`'s arguments for a command of the benchmark's.
 
     Args:
-        action: `generate_engines`.
+        action: `generate_engines` or `preprocess_data`.
         arguments: `--name=value` or `--name value`, as in RUN_ARGS.
 
     Raises:
@@ -56,7 +67,7 @@ def translate(action: str, arguments: Sequence[str]) -> list[str]:
     if "benchmarks" not in given:
         raise UsageError("RUN_ARGS name no benchmark", expected="--benchmarks=stable-diffusion-xl", source="RUN_ARGS")
     # The benchmark's engines are TensorRT's.
-    return found if "engine" in given else [*found, "--engine", "tensorrt"]
+    return [*found, "--engine", "tensorrt"] if action == "generate_engines" and "engine" not in given else found
 
 
 def _pairs(arguments: Sequence[str]) -> dict[str, str | None]:

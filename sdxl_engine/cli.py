@@ -13,7 +13,9 @@ from sdxl_engine import __version__, commands
 from sdxl_engine.compare_command import add_compare, compare
 from sdxl_engine.diff_command import add_diff, diff
 from sdxl_engine.errors import SdxlError
+from sdxl_engine.export_command import add_export, export
 from sdxl_engine.generate_engines_command import add_generate_engines, generate_engines
+from sdxl_engine.preprocess_data_command import add_preprocess_data, preprocess_data
 from sdxl_engine.settings import (
     DEVICES,
     GATES,
@@ -34,7 +36,9 @@ _DEFAULTS = RunSettings()
 _COMMANDS = commands.COMMANDS | {
     "compare": compare,
     "diff": diff,
+    "export": export,
     "generate-engines": generate_engines,
+    "preprocess-data": preprocess_data,
     "systems": systems,
 }
 
@@ -126,6 +130,8 @@ def _parser() -> argparse.ArgumentParser:
     add_diff(subcommands, _options())
     add_systems(subcommands)
     add_generate_engines(subcommands, shared)
+    add_preprocess_data(subcommands, shared)
+    add_export(subcommands, shared)
     subcommands.add_parser("doctor", parents=[shared], help="say what is installed and what would run")
     return parser
 

@@ -15,6 +15,9 @@ NETWORKS = ("clip1", "clip2", "unet", "shallow_unet", "vae")
 CACHED_FEATURES = ("down.0.res_samples.0", "down.0.res_samples.1", "up.1.sample")
 """What the deep UNet hands to the shallow one; the names are NVIDIA's (MLPerf Inference v4.0, open division)."""
 
+PARTS = ("text_encoder", "text_encoder_2", "unet", "vae")
+"""Folders of a diffusers-layout checkpoint that hold networks."""
+
 ONNX_FOLDERS = {
     "clip1": "clip1",
     "clip2": "clip2",
@@ -144,14 +147,9 @@ def read_spec(checkpoint: Path) -> ModelSpec:
     """Read the sizes from a diffusers-layout checkpoint.
 
     Raises:
-        AssetError: a configuration file is missing or is not SDXL's.
+        AssetError: a configuration file is missing or is not that of SDXL base; the message says what it is.
     """
-
-    def config(part: str) -> dict[str, Any]:
-        loaded: dict[str, Any] = read_json(checkpoint / part / "config.json", f"the configuration of {part}")
-        return loaded
-
-    text, text_2, unet, vae = (config(part) for part in ("text_encoder", "text_encoder_2", "unet", "vae"))
+    text, text_2, unet, vae = (_config(checkpoint, part) for part in PARTS)
     blocks = unet.get("down_block_types")
     if unet.get("addition_embed_type") != "text_time" or list(blocks or ()) != _SDXL_BLOCKS:
         raise AssetError(
@@ -160,17 +158,59 @@ def read_spec(checkpoint: Path) -> ModelSpec:
             expected=f"addition_embed_type 'text_time', down_block_types {_SDXL_BLOCKS}",
             source=checkpoint / "unet" / "config.json",
         )
-    return ModelSpec(
-        tokens=text["max_position_embeddings"],
-        text_widths=(text["hidden_size"], text_2["hidden_size"]),
-        pooled_width=text_2["projection_dim"],
-        latent_channels=unet["in_channels"],
-        latent_side=unet["sample_size"],
-        image_side=unet["sample_size"] * 2 ** (len(vae["block_out_channels"]) - 1),
-        unet_channels=tuple(unet["block_out_channels"]),
-        vae_scaling_factor=vae["scaling_factor"],
-        upcast_decoder=vae.get("force_upcast", True),
-    )
+    try:
+        spec = ModelSpec(
+            tokens=text["max_position_embeddings"],
+            text_widths=(text["hidden_size"], text_2["hidden_size"]),
+            pooled_width=text_2["projection_dim"],
+            latent_channels=vae["latent_channels"],
+            latent_side=unet["sample_size"],
+            image_side=unet["sample_size"] * 2 ** (len(vae["block_out_channels"]) - 1),
+            unet_channels=tuple(unet["block_out_channels"]),
+            vae_scaling_factor=vae["scaling_factor"],
+            upcast_decoder=vae.get("force_upcast", True),
+        )
+        pooled = unet["projection_class_embeddings_input_dim"] - len(spec.time_ids) * unet["addition_time_embed_dim"]
+        fits = {
+            "channels of a latent": (unet["in_channels"], spec.latent_channels),
+            "width of both text encoders": (unet["cross_attention_dim"], sum(spec.text_widths)),
+            "width of text_encoder_2's projection": (pooled, spec.pooled_width),
+        }
+    except KeyError as error:
+        raise AssetError("a configuration lacks a value", got=f"no {error}", source=checkpoint) from None
+    for what, (taken, given) in fits.items():
+        if taken != given:
+            raise AssetError(
+                "the networks of this checkpoint do not fit together",
+                got=f"{what}: {given}",
+                expected=f"{taken}, by the UNet's configuration",
+                source=checkpoint,
+                fix="take all networks from one SDXL base checkpoint; one for inpainting or editing is another model",
+            )
+    return spec
+
+
+def _config(checkpoint: Path, part: str) -> dict[str, Any]:
+    path = checkpoint / part / "config.json"
+    if not path.is_file() and (checkpoint / "model_index.json").is_file():
+        raise AssetError(
+            f"this checkpoint has no {part}",
+            got=_without(checkpoint, part),
+            expected="Stable Diffusion XL base, with " + ", ".join(PARTS),
+            source=checkpoint,
+        )
+    loaded: dict[str, Any] = read_json(path, f"the configuration of {part}")
+    return loaded
+
+
+def _without(checkpoint: Path, part: str) -> str:
+    """What a checkpoint is that lacks a part, by the name that it gives itself."""
+    index = read_json(checkpoint / "model_index.json", "the checkpoint's index")
+    name = index.get("_class_name", "no name of a pipeline")
+    if index.get(part, (None, None))[0] is not None:
+        return f"{name}, whose index names {part}: the download is not complete"
+    kinds = {"text_encoder_2": "Stable Diffusion 1 or 2", "text_encoder": "the refiner of Stable Diffusion XL"}
+    return f"{name}, as of {kinds[part]}" if part in kinds else f"{name} without {part}"
 
 
 _SDXL_BLOCKS = ["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"]
