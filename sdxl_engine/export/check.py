@@ -15,7 +15,7 @@ from sdxl_engine.errors import EngineError
 from sdxl_engine.export.exported import interfaces, network_precision, torch_dtype
 from sdxl_engine.files import tree_files
 from sdxl_engine.models.load import load_network
-from sdxl_engine.models.spec import ONNX_FOLDERS
+from sdxl_engine.models.spec import NETWORKS, ONNX_FOLDERS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -71,42 +71,65 @@ def check_export(
         spec: Its sizes.
         precision: `fp16` or `fp32`.
         tell: Gets a line per network.
-        run: Whether to run each once by ONNX Runtime and by PyTorch in the same precision, on the CPU, for one image;
-            without it only onnx.checker looks at the files.
+        run: Whether to run each, see `check_network`.
 
     Raises:
-        EngineError: a file is not valid, ONNX Runtime does not run it, or it computes something else.
+        EngineError: see `check_network`.
     """
     found = []
-    for name, interface in interfaces(spec, precision).items():
-        began = time.monotonic()
-        path = folder / ONNX_FOLDERS[name] / "model.onnx"
-        try:
-            # By its path: as a message in memory it could not be above 2 GB.
-            onnx.checker.check_model(str(path))
-        except (onnx.checker.ValidationError, OSError) as error:
-            raise EngineError(f"onnx.checker refuses the exported {name}", got=error, source=path) from error
-        errors = {}
-        if run:
-            network = load_network(checkpoint, name, torch_dtype(spec, name, precision))
-            inputs = seeded_inputs(network, interface, spec, interface.rows(1))
-            wanted = _by_torch(network, inputs)
-            del network
-            gc.collect()
-            errors = _errors(interface, wanted, _by_onnxruntime(name, path, inputs))
-        size = sum(each.stat().st_size for _, each in tree_files(path.parent))
-        check = NetworkCheck(name, network_precision(spec, name, precision), size, errors, time.monotonic() - began)
-        tell(check.line)
-        # Not `>`: it does not hold of NaN.
-        if not all(error <= BOUNDS[check.precision] for error in errors.values()):
-            raise EngineError(
-                f"the exported {name} computes something else than the checkpoint",
-                got=", ".join(f"{output} off by {error:.1e}" for output, error in errors.items()),
-                expected=f"at most {BOUNDS[check.precision]:.0e}",
-                source=path,
-            )
-        found.append(check)
+    for name in NETWORKS:
+        found.append(check_network(folder, name, checkpoint, spec, precision, run=run))
+        tell(found[-1].line)
     return found
+
+
+def check_network(
+    folder: Path, name: str, checkpoint: Path, spec: ModelSpec, precision: str, *, run: bool
+) -> NetworkCheck:
+    """Check one exported network.
+
+    Args:
+        folder: From `export_checkpoint`.
+        name: One of `spec.NETWORKS`.
+        checkpoint: What it was exported from.
+        spec: Its sizes.
+        precision: Of the export, `fp16` or `fp32`.
+        run: Whether to run it once by ONNX Runtime and by PyTorch, both on the CPU and in its own precision, for one
+            image; without it only onnx.checker looks at the file.
+
+    Raises:
+        EngineError: the file is not valid, ONNX Runtime does not run it, or it computes something else.
+    """
+    began = time.monotonic()
+    path = folder / ONNX_FOLDERS[name] / "model.onnx"
+    try:
+        # By its path: as a message in memory it could not be above 2 GB.
+        onnx.checker.check_model(str(path))
+    except (onnx.checker.ValidationError, OSError) as error:
+        raise EngineError(f"onnx.checker refuses the exported {name}", got=error, source=path) from error
+    errors = _run(path, name, checkpoint, spec, precision) if run else {}
+    own = network_precision(spec, name, precision)
+    # Not `>`: it does not hold of NaN.
+    if not all(error <= BOUNDS[own] for error in errors.values()):
+        raise EngineError(
+            f"the exported {name} computes something else than the checkpoint",
+            got=", ".join(f"{output} off by {error:.1e}" for output, error in errors.items()),
+            expected=f"at most {BOUNDS[own]:.0e}",
+            source=path,
+        )
+    size = sum(each.stat().st_size for _, each in tree_files(path.parent))
+    return NetworkCheck(name, own, size, errors, time.monotonic() - began)
+
+
+def _run(path: Path, name: str, checkpoint: Path, spec: ModelSpec, precision: str) -> dict[str, float]:
+    """Per output, how far ONNX Runtime is from PyTorch; one of them is in memory at a time."""
+    interface = interfaces(spec, precision)[name]
+    network = load_network(checkpoint, name, torch_dtype(spec, name, precision))
+    inputs = seeded_inputs(network, interface, spec, interface.rows(1))
+    wanted = _by_torch(network, inputs)
+    del network
+    gc.collect()
+    return _errors(interface, wanted, _by_onnxruntime(name, path, inputs))
 
 
 def seeded_inputs(
@@ -125,8 +148,9 @@ def seeded_inputs(
     for name, tensor in interface.inputs.items():
         shape = tensor.at(rows)
         if name == "input_ids":
-            config: Any = getattr(network, "encoder").config  # noqa: B009 - a module's attributes have no types
-            values = rng.integers(0, config.vocab_size, shape)
+            encoder: Any = network.get_submodule("encoder")
+            config = encoder.config
+            values: np.ndarray[Any, Any] = rng.integers(0, config.vocab_size, shape)
             values[:, spec.tokens // 4 :] = config.eos_token_id
         elif name == "timestep":
             values = np.array([651.0])

@@ -20,7 +20,8 @@ from sdxl_engine.errors import AssetError, UsageError
 from sdxl_engine.export import onnx as exporter
 from sdxl_engine.files import read_json, sha256, tree_files
 from sdxl_engine.models import load, text, unet_split, weights
-from sdxl_engine.models.spec import NETWORKS, ONNX_FOLDERS, PARTS
+from sdxl_engine.models.part_config import PARTS
+from sdxl_engine.models.spec import NETWORKS, ONNX_FOLDERS
 
 if TYPE_CHECKING:
     from collections.abc import Callable

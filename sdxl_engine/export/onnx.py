@@ -65,8 +65,9 @@ def export_network(network: nn.Module, interface: NetworkSpec, target: Path) -> 
     # would be another file, and a plan built from it stale.
     for node in program.model.graph.all_nodes():
         node.metadata_props.clear()
-    weights = program.model.graph.initializers.values()
-    program.save(target, external_data=sum(value.const_value.nbytes for value in weights) > INLINE_BYTES)
+    weights = list(program.model.graph.initializers.values())
+    used = sum(value.const_value.nbytes for value in weights if value.const_value is not None)
+    program.save(target, external_data=used > INLINE_BYTES)
     # onnxscript's rewriter keeps the last graph that it saw, and with it the weights.
     for value in weights:
         value.const_value = None

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sdxl_engine.errors import AssetError
-from sdxl_engine.files import read_json
+from sdxl_engine.models.part_config import PARTS, part_config
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -14,9 +14,6 @@ if TYPE_CHECKING:
 NETWORKS = ("clip1", "clip2", "unet", "shallow_unet", "vae")
 CACHED_FEATURES = ("down.0.res_samples.0", "down.0.res_samples.1", "up.1.sample")
 """What the deep UNet hands to the shallow one; the names are NVIDIA's (MLPerf Inference v4.0, open division)."""
-
-PARTS = ("text_encoder", "text_encoder_2", "unet", "vae")
-"""Folders of a diffusers-layout checkpoint that hold networks."""
 
 ONNX_FOLDERS = {
     "clip1": "clip1",
@@ -149,7 +146,7 @@ def read_spec(checkpoint: Path) -> ModelSpec:
     Raises:
         AssetError: a configuration file is missing or is not that of SDXL base; the message says what it is.
     """
-    text, text_2, unet, vae = (_config(checkpoint, part) for part in PARTS)
+    text, text_2, unet, vae = (part_config(checkpoint, part) for part in PARTS)
     blocks = unet.get("down_block_types")
     if unet.get("addition_embed_type") != "text_time" or list(blocks or ()) != _SDXL_BLOCKS:
         raise AssetError(
@@ -188,29 +185,6 @@ def read_spec(checkpoint: Path) -> ModelSpec:
                 fix="take all networks from one SDXL base checkpoint; one for inpainting or editing is another model",
             )
     return spec
-
-
-def _config(checkpoint: Path, part: str) -> dict[str, Any]:
-    path = checkpoint / part / "config.json"
-    if not path.is_file() and (checkpoint / "model_index.json").is_file():
-        raise AssetError(
-            f"this checkpoint has no {part}",
-            got=_without(checkpoint, part),
-            expected="Stable Diffusion XL base, with " + ", ".join(PARTS),
-            source=checkpoint,
-        )
-    loaded: dict[str, Any] = read_json(path, f"the configuration of {part}")
-    return loaded
-
-
-def _without(checkpoint: Path, part: str) -> str:
-    """What a checkpoint is that lacks a part, by the name that it gives itself."""
-    index = read_json(checkpoint / "model_index.json", "the checkpoint's index")
-    name = index.get("_class_name", "no name of a pipeline")
-    if index.get(part, (None, None))[0] is not None:
-        return f"{name}, whose index names {part}: the download is not complete"
-    kinds = {"text_encoder_2": "Stable Diffusion 1 or 2", "text_encoder": "the refiner of Stable Diffusion XL"}
-    return f"{name}, as of {kinds[part]}" if part in kinds else f"{name} without {part}"
 
 
 _SDXL_BLOCKS = ["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"]
