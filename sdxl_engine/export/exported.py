@@ -113,7 +113,6 @@ def export_checkpoint(
         network = load.load_network(checkpoint, name, torch_dtype(spec, name, precision))
         exporter.export_network(network, tensors[name], folder / ONNX_FOLDERS[name] / "model.onnx")
         del network
-        # The exporter leaves cycles behind that hold the weights.
         gc.collect()
         tell(f"{name}: exported in {time.monotonic() - began:.1f} s")
 

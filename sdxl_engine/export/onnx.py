@@ -32,7 +32,7 @@ weights beside it is written tensor by tensor."""
 
 
 def export_network(network: nn.Module, interface: NetworkSpec, target: Path) -> None:
-    """Write one network with torch's dynamo exporter, which traces shapes and never runs the network.
+    """Write one network with torch's dynamo exporter, which traces shapes and never runs it, and empty its weights.
 
     Args:
         network: From `load_network`, in the dtypes of its interface.
@@ -65,12 +65,15 @@ def export_network(network: nn.Module, interface: NetworkSpec, target: Path) -> 
     # would be another file, and a plan built from it stale.
     for node in program.model.graph.all_nodes():
         node.metadata_props.clear()
-    weights = list(program.model.graph.initializers.values())
-    used = sum(value.const_value.nbytes for value in weights if value.const_value is not None)
+    weights = [value.const_value for value in program.model.graph.initializers.values()]
+    used = sum(weight.nbytes for weight in weights if weight is not None)
     program.save(target, external_data=used > INLINE_BYTES)
-    # onnxscript's rewriter keeps the last graph that it saw, and with it the weights.
-    for value in weights:
+    # onnxscript's rewriter remembers the last graph that it saw: its weights, which may be views of the network's, and
+    # parameters of the network among its former inputs.
+    for value in program.model.graph.initializers.values():
         value.const_value = None
+    for parameter in network.parameters():
+        parameter.data = torch.empty(0)
 
 
 @contextlib.contextmanager
