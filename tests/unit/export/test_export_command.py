@@ -3,10 +3,12 @@
 `shapes` is exported once for the whole suite, in float32; the command's own exports are copies of it.
 """
 
+import gc
 import json
 import resource
 import shutil
 from contextlib import contextmanager
+from pathlib import Path
 
 import onnx
 import pytest
@@ -22,6 +24,7 @@ from sdxl_engine.export.check import check_network
 from sdxl_engine.export.exported import export_checkpoint, exported_networks
 from sdxl_engine.models.part_config import PARTS
 from sdxl_engine.models.spec import NETWORKS, ONNX_FOLDERS, NetworkSpec, TensorSpec
+from sdxl_engine.models.weights import read_weights
 
 
 @pytest.fixture(scope="module")
@@ -160,3 +163,20 @@ def test_a_disk_that_fills_up_while_weights_are_written(tmp_path, monkeypatch, i
     assert built_at(tmp_path / "out", {}, build)
     names = {path.name for path in (tmp_path / "out" / "n").iterdir()}
     assert names == ({"model.onnx", "model.onnx.data"} if inline == 0 else {"model.onnx"})
+
+
+def test_an_exported_network_is_no_longer_in_memory(tmp_path):
+    save_file({"weight": torch.ones(512, 256), "bias": torch.ones(512)}, tmp_path / "model.safetensors")
+    network = torch.nn.Linear(256, 512)
+    network.load_state_dict(dict(read_weights(tmp_path, torch.float32)), assign=True)
+    network.requires_grad_(requires_grad=False)
+
+    def mapped():
+        return str(tmp_path) in Path("/proc/self/maps").read_text()
+
+    assert mapped()
+    interface = NetworkSpec({"x": TensorSpec((256,))}, {"y": TensorSpec((512,))})
+    exporter.export_network(network, interface, tmp_path / "n" / "model.onnx")
+    del network
+    gc.collect()
+    assert not mapped()
