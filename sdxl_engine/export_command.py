@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from sdxl_engine.commands import Outcome
 from sdxl_engine.engines.cache import built_at, check_replaceable
+from sdxl_engine.engines.registry import ENGINES, resolve_engine
 from sdxl_engine.models.source import model_of
 from sdxl_engine.models.spec import read_spec
 
@@ -32,7 +33,7 @@ def add_export(
         "--check",
         action=argparse.BooleanOptionalAction,
         default=True,
-        help="run each network once by ONNX Runtime and compare it with PyTorch (default: yes)",
+        help="run each network once by ONNX Runtime, on the CPU, and compare with PyTorch on --device (default: yes)",
     )
 
 
@@ -44,19 +45,22 @@ def export(settings: RunSettings, arguments: argparse.Namespace) -> Outcome:
     spec = read_spec(model.checkpoint)
     target = arguments.output or settings.build_dir / OUTPUT
     precision = DEFAULT if settings.precision == AUTO else settings.precision
+    # Exports and checks with what this engine needs; for the error that says what is not installed.
+    resolve_engine("onnxruntime")
     # Not before the options are checked: it imports torch.
     from sdxl_engine.export import exported
     from sdxl_engine.export.check import NetworkCheck, check_export
 
     exported.interfaces(spec, precision)
     check_replaceable(target, exported.WHAT)
+    device = ENGINES["torch"].device(settings.device, source="--device") if arguments.check else None
     checks: list[NetworkCheck] = []
 
     def tell(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
 
     def check(folder: Path) -> None:
-        checks.extend(check_export(folder, model.checkpoint, spec, precision, tell, run=arguments.check))
+        checks.extend(check_export(folder, model.checkpoint, spec, precision, tell, device))
 
     def build(folder: Path) -> None:
         exported.export_checkpoint(model.checkpoint, spec, precision, folder, tell)

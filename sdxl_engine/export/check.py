@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 import torch
 
+from sdxl_engine.accuracy.precision import full_float32
 from sdxl_engine.errors import EngineError
 from sdxl_engine.export.exported import interfaces, network_precision, torch_dtype
 from sdxl_engine.files import tree_files
@@ -61,7 +62,7 @@ class NetworkCheck:
 
 
 def check_export(
-    folder: Path, checkpoint: Path, spec: ModelSpec, precision: str, tell: Callable[[str], None], *, run: bool
+    folder: Path, checkpoint: Path, spec: ModelSpec, precision: str, tell: Callable[[str], None], device: str | None
 ) -> list[NetworkCheck]:
     """Check the five networks one after the other; each is in memory alone.
 
@@ -71,20 +72,20 @@ def check_export(
         spec: Its sizes.
         precision: `fp16` or `fp32`.
         tell: Gets a line per network.
-        run: Whether to run each, see `check_network`.
+        device: See `check_network`.
 
     Raises:
         EngineError: see `check_network`.
     """
     found = []
     for name in NETWORKS:
-        found.append(check_network(folder, name, checkpoint, spec, precision, run=run))
+        found.append(check_network(folder, name, checkpoint, spec, precision, device))
         tell(found[-1].line)
     return found
 
 
 def check_network(
-    folder: Path, name: str, checkpoint: Path, spec: ModelSpec, precision: str, *, run: bool
+    folder: Path, name: str, checkpoint: Path, spec: ModelSpec, precision: str, device: str | None
 ) -> NetworkCheck:
     """Check one exported network.
 
@@ -94,8 +95,8 @@ def check_network(
         checkpoint: What it was exported from.
         spec: Its sizes.
         precision: Of the export, `fp16` or `fp32`.
-        run: Whether to run it once by ONNX Runtime and by PyTorch, both on the CPU and in its own precision, for one
-            image; without it only onnx.checker looks at the file.
+        device: Where PyTorch runs the network, `cpu` or `cuda`, for one image and in the network's own precision, to
+            compare with ONNX Runtime on the CPU; with None, only onnx.checker looks at the file.
 
     Raises:
         EngineError: the file is not valid, ONNX Runtime does not run it, or it computes something else.
@@ -107,7 +108,7 @@ def check_network(
         onnx.checker.check_model(str(path))
     except (onnx.checker.ValidationError, OSError) as error:
         raise EngineError(f"onnx.checker refuses the exported {name}", got=error, source=path) from error
-    errors = _run(path, name, checkpoint, spec, precision) if run else {}
+    errors = _run(path, name, checkpoint, spec, precision, device) if device is not None else {}
     own = network_precision(spec, name, precision)
     # Not `>`: it does not hold of NaN.
     if not all(error <= BOUNDS[own] for error in errors.values()):
@@ -121,12 +122,12 @@ def check_network(
     return NetworkCheck(name, own, size, errors, time.monotonic() - began)
 
 
-def _run(path: Path, name: str, checkpoint: Path, spec: ModelSpec, precision: str) -> dict[str, float]:
+def _run(path: Path, name: str, checkpoint: Path, spec: ModelSpec, precision: str, device: str) -> dict[str, float]:
     """Per output, how far ONNX Runtime is from PyTorch; one of them is in memory at a time."""
     interface = interfaces(spec, precision)[name]
     network = load_network(checkpoint, name, torch_dtype(spec, name, precision))
     inputs = seeded_inputs(network, interface, spec, interface.rows(1))
-    wanted = _by_torch(network, inputs)
+    wanted = _by_torch(network, inputs, device)
     del network
     gc.collect()
     return _errors(interface, wanted, _by_onnxruntime(name, path, inputs))
@@ -162,10 +163,10 @@ def seeded_inputs(
     return found
 
 
-def _by_torch(network: nn.Module, inputs: dict[str, np.ndarray[Any, Any]]) -> list[np.ndarray[Any, Any]]:
-    with torch.inference_mode():
-        outputs = network(*(torch.from_numpy(array) for array in inputs.values()))
-    return [output.numpy() for output in (outputs if isinstance(outputs, tuple) else (outputs,))]
+def _by_torch(network: nn.Module, inputs: dict[str, np.ndarray[Any, Any]], device: str) -> list[np.ndarray[Any, Any]]:
+    with torch.inference_mode(), full_float32(device):
+        outputs = network.to(device)(*(torch.from_numpy(array).to(device) for array in inputs.values()))
+    return [output.cpu().numpy() for output in (outputs if isinstance(outputs, tuple) else (outputs,))]
 
 
 def _by_onnxruntime(name: str, path: Path, inputs: dict[str, np.ndarray[Any, Any]]) -> list[np.ndarray[Any, Any]]:

@@ -10,6 +10,7 @@ import open_clip.tokenizer
 import pytest
 import torch
 
+from sdxl_engine.assets.benchmark_inputs import other_inputs
 from sdxl_engine.assets.captions import read_captions, write_captions
 from sdxl_engine.cli import main
 from sdxl_engine.engines.cache import MANIFEST
@@ -18,7 +19,7 @@ from sdxl_engine.models.full_size import CONFIGS
 from sdxl_engine.models.prompts import NEGATIVE_PROMPT
 from sdxl_engine.shapes.bundle import BUNDLE
 
-REAL = os.environ.get("SDXL_CAPTIONS")
+REAL = Path(os.environ.get("SDXL_CAPTIONS", os.devnull))
 START, END = 49406, 49407
 CAPTIONS = [
     "A city at night with people walking around.",
@@ -107,10 +108,13 @@ def test_every_row_is_what_open_clips_tokenizer_gives(run, simple, tmp_path):
     check_tokens(tmp_path / "out", simple, CAPTIONS)
 
 
-@pytest.mark.skipif(REAL is None, reason="SDXL_CAPTIONS does not name the benchmark's captions_source.tsv")
+@pytest.mark.skipif(
+    not REAL.is_file() or other_inputs(REAL, REAL.parent),
+    reason="SDXL_CAPTIONS does not name the benchmark's captions_source.tsv",
+)
 def test_the_benchmarks_own_captions(run, simple, tmp_path):
     assert run(captions=REAL) == 0
-    captions = read_captions(Path(REAL))
+    captions = read_captions(REAL)
     assert len(captions) == 5000
     check_tokens(tmp_path / "out", simple, [caption.text for caption in captions])
     assert np.load(tmp_path / "out" / "ids.npy").tolist() == [caption.id for caption in captions]

@@ -92,7 +92,7 @@ def test_what_cannot_be_exported(export, capsys, tmp_path, options, says):
 
 @pytest.mark.parametrize("network", ["clip1", "clip2", "shallow_unet", "vae"])
 def test_exported_networks_compute_what_the_checkpoint_does(onnx_files, bundle, spec, network):
-    check = check_network(onnx_files, network, bundle, spec, "fp32", run=True)
+    check = check_network(onnx_files, network, bundle, spec, "fp32", "cpu")
     assert check.errors.keys() == spec.networks[network].outputs.keys()
     assert 0 <= max(check.errors.values()) < 1e-4
     assert check.bytes > 100_000
@@ -108,7 +108,7 @@ def test_a_wrong_weight_is_found(onnx_files, bundle, spec, tmp_path):
     weight.CopyFrom(onnx.numpy_helper.from_array(values[::-1].copy(), weight.name))
     onnx.save(model, target)
     with pytest.raises(EngineError, match="the exported clip1 computes something else") as caught:
-        check_network(tmp_path, "clip1", bundle, spec, "fp32", run=True)
+        check_network(tmp_path, "clip1", bundle, spec, "fp32", "cpu")
     assert "text_embeddings off by" in str(caught.value)
 
 
