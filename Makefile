@@ -4,7 +4,8 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: bench test lint generate_engines download_model download_data ratios accuracy-log scorer-speed gpu-overlap clean
+.PHONY: bench test lint generate_engines download_model download_data preprocess_data ratios accuracy-log scorer-speed \
+	gpu-overlap clean
 
 bench: $(STAMP)
 	$(BIN)/python -m pytest benchmarks --model-opt=DeepCache
@@ -24,7 +25,7 @@ generate_engines: $(STAMP)
 	$(BIN)/python -m sdxl_engine.benchmark_command generate_engines $(RUN_ARGS)
 
 # The benchmark's commands: BENCHMARKS=stable-diffusion-xl make download_model RUN_ARGS="--source=mlcommons"
-download_model download_data: $(STAMP)
+download_model download_data preprocess_data: $(STAMP)
 	$(BIN)/python -m sdxl_engine.benchmark_command $@ $(if $(BENCHMARKS),"--benchmarks=$(BENCHMARKS)") $(RUN_ARGS)
 
 # Speed of the engines and of DeepCache against each other, on the embedded model.

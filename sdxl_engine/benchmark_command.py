@@ -2,7 +2,7 @@
 
 `make generate_engines RUN_ARGS="--benchmarks=stable-diffusion-xl --scenarios=Offline --model_opt=DeepCache"` ends here:
 each argument becomes one of `sdxl-engine`'s, or is refused. Nothing is ignored. So do
-`BENCHMARKS=stable-diffusion-xl make download_model` and `download_data`.
+`BENCHMARKS=stable-diffusion-xl make download_model`, `download_data` and `preprocess_data`.
 
 Source of the names: NVIDIA's MLPerf Inference v4.0 and v4.1 harness (`arguments.py`, `fields.py` and `constants.py` in
 code/common).
@@ -21,9 +21,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _ACTIONS = {
-    "generate_engines": "generate-engines",
     "download_model": "download-model",
     "download_data": "download-data",
+    "preprocess_data": "preprocess-data",
+    "generate_engines": "generate-engines",
 }
 _BENCHMARKS = ("stable-diffusion-xl", "sdxl-base", "diffusion", "stable-diffusion", "sdxl")
 _FIXED = {
@@ -38,7 +39,18 @@ _FIXED = {
 _FLAGS = {"force_build_engines": "--force", "force": "--force"}
 _RENAMED = {"scenarios": "--scenario"}
 _SHARED = ("model_opt", "precision")
-_OWN = ("model", "engine", "build_dir", "batch_size", "workspace", "compute_capability", "json")
+_OWN = (
+    "model",
+    "engine",
+    "build_dir",
+    "batch_size",
+    "workspace",
+    "compute_capability",
+    "json",
+    "captions",
+    "latents",
+    "output",
+)
 """Options that the benchmark does not have, in either spelling."""
 
 _DOWNLOADS = {
@@ -53,7 +65,7 @@ def translate(action: str, arguments: Sequence[str]) -> list[str]:
     """`sdxl-engine`'s arguments for a command of the benchmark's.
 
     Args:
-        action: `generate_engines`, `download_model` or `download_data`.
+        action: `download_model`, `download_data`, `preprocess_data` or `generate_engines`.
         arguments: `--name=value` or `--name value`, as in RUN_ARGS.
 
     Raises:
@@ -66,12 +78,14 @@ def translate(action: str, arguments: Sequence[str]) -> list[str]:
     for name, value in given.items():
         found += _download_option(action, name, value) if action in _DOWNLOADS else _one(name, value)
     if "benchmarks" not in given:
-        expected = "BENCHMARKS=stable-diffusion-xl" if action in _DOWNLOADS else "--benchmarks=stable-diffusion-xl"
+        expected = (
+            "--benchmarks=stable-diffusion-xl" if action == "generate_engines" else "BENCHMARKS=stable-diffusion-xl"
+        )
         raise UsageError("RUN_ARGS name no benchmark", expected=expected, source="RUN_ARGS")
     if action in _DOWNLOADS:
         return found
     # The benchmark's engines are TensorRT's.
-    return found if "engine" in given else [*found, "--engine", "tensorrt"]
+    return [*found, "--engine", "tensorrt"] if action == "generate_engines" and "engine" not in given else found
 
 
 def _pairs(arguments: Sequence[str]) -> dict[str, str | None]:

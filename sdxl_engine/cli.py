@@ -14,7 +14,9 @@ from sdxl_engine.compare_command import add_compare, compare
 from sdxl_engine.diff_command import add_diff, diff
 from sdxl_engine.download_command import add_downloads, download_data, download_model
 from sdxl_engine.errors import SdxlError
+from sdxl_engine.export_command import add_export, export
 from sdxl_engine.generate_engines_command import add_generate_engines, generate_engines
+from sdxl_engine.preprocess_data_command import add_preprocess_data, preprocess_data
 from sdxl_engine.settings import (
     DEVICES,
     GATES,
@@ -37,7 +39,9 @@ _COMMANDS = commands.COMMANDS | {
     "diff": diff,
     "download-data": download_data,
     "download-model": download_model,
+    "export": export,
     "generate-engines": generate_engines,
+    "preprocess-data": preprocess_data,
     "systems": systems,
 }
 
@@ -130,6 +134,8 @@ def _parser() -> argparse.ArgumentParser:
     add_systems(subcommands)
     add_downloads(subcommands)
     add_generate_engines(subcommands, shared)
+    add_preprocess_data(subcommands, shared)
+    add_export(subcommands, shared)
     subcommands.add_parser("doctor", parents=[shared], help="say what is installed and what would run")
     return parser
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import glob
 import hashlib
 import json
 import os
@@ -15,6 +17,9 @@ from sdxl_engine.errors import AssetError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+
+_ASIDE = ".part"
 
 
 def sha256(path: Path) -> str:
@@ -34,7 +39,7 @@ def tree_files(folder: Path) -> Iterator[tuple[str, Path]]:
 def written_whole(target: Path) -> Iterator[Path]:
     """A path beside `target` to write a file to; renamed onto `target` only if the block ends without an error."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
+    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=_ASIDE, dir=target.parent)
     os.close(handle)
     aside = Path(name)
     try:
@@ -49,15 +54,50 @@ def written_whole(target: Path) -> Iterator[Path]:
 def folder_written_whole(target: Path) -> Iterator[Path]:
     """A folder beside `target` to fill; takes `target`'s place only if the block ends without an error."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent))
+    aside = _beside(target)
+    old = _beside(target)
     try:
         yield aside
         aside.chmod(0o755)
         if target.exists():
-            shutil.rmtree(target)
+            # Out of the way in one step: removed in its place, it would be half a folder for a while.
+            target.replace(old)
         aside.replace(target)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def remove_leftovers(target: Path) -> None:
+    """Remove what a killed process left of `folder_written_whole(target)`; for a caller that holds a lock on it."""
+    for leftover in target.parent.glob(f".{glob.escape(target.name)}.*{_ASIDE}"):
+        shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _beside(target: Path) -> Path:
+    return Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=_ASIDE, dir=target.parent))
+
+
+@contextmanager
+def full_disk_named(target: Path) -> Iterator[None]:
+    """Make one clear error of a disk that is full, a quota or a limit on the size of files.
+
+    Raises:
+        AssetError: something could not be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        # numpy's message has no number where it could not write all of an array.
+        if error.errno not in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, None}:
+            raise
+        free = shutil.disk_usage(target.parent).free
+        raise AssetError(
+            "it could not be written as a whole, and nothing is left of it",
+            got=f"{error.strerror or error}; {free / 1e9:.2f} GB are free",
+            source=target,
+            fix="make room, or name a folder on another disk",
+        ) from error
 
 
 def write_json(path: Path, value: Any) -> None:

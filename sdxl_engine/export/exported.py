@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import importlib.metadata
 import inspect
 import json
+import shutil
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,19 +16,23 @@ import torch
 
 from sdxl_engine.engines.base import with_floats
 from sdxl_engine.engines.cache import MANIFEST, built_once
-from sdxl_engine.errors import UsageError
+from sdxl_engine.errors import AssetError, UsageError
 from sdxl_engine.export import onnx as exporter
 from sdxl_engine.files import read_json, sha256, tree_files
-from sdxl_engine.models import load, text, unet_split
-from sdxl_engine.models.spec import ONNX_FOLDERS
+from sdxl_engine.models import load, text, unet_split, weights
+from sdxl_engine.models.part_config import PARTS
+from sdxl_engine.models.spec import NETWORKS, ONNX_FOLDERS
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sdxl_engine.models.spec import ModelSpec, NetworkSpec
 
 PRECISIONS = {"fp32": "float32", "fp16": "float16"}
 _BUILT_WITH = ("torch", "onnx", "onnxscript", "diffusers", "transformers")
-_BUILT_BY = (exporter, load, text, unet_split)
-_PARTS = ("text_encoder", "text_encoder_2", "unet", "vae")
+_BUILT_BY = (exporter, load, text, unet_split, weights)
+_STORED = {"F16", "F32"}
+WHAT = "ONNX export"
 
 
 def interfaces(spec: ModelSpec, precision: str) -> dict[str, NetworkSpec]:
@@ -63,21 +70,83 @@ def exported_networks(checkpoint: Path, spec: ModelSpec, cache: Path, precision:
         cache: Where built files go, `build/engines`.
         precision: `fp32`, or `fp16`, see `interfaces`.
     """
-    tensors = interfaces(spec, precision)
-    ingredients = {
-        "weights": {f"{part}/{name}": sha256(path) for part in _PARTS for name, path in tree_files(checkpoint / part)},
+    return built_once(
+        cache,
+        f"onnx-{precision}",
+        ingredients(checkpoint, precision),
+        lambda folder: export_checkpoint(checkpoint, spec, precision, folder),
+    )
+
+
+def ingredients(checkpoint: Path, precision: str) -> dict[str, object]:
+    """Everything that decides what the export of a checkpoint is."""
+    return {
+        "what": WHAT,
+        "weights": {f"{part}/{name}": sha256(path) for part in PARTS for name, path in tree_files(checkpoint / part)},
         "opset": exporter.OPSET,
         "precision": precision,
         "libraries": {name: importlib.metadata.version(name) for name in _BUILT_WITH},
         "exporter": {module.__name__: sha256(Path(inspect.getfile(module))) for module in _BUILT_BY},
     }
 
-    def build(folder: Path) -> None:
-        dtypes = [getattr(torch, PRECISIONS[network_precision(spec, part, precision)]) for part in ("unet", "vae")]
-        networks = load.load_networks(checkpoint, *dtypes)
-        exporter.export_networks(networks, tensors, folder)
 
-    return built_once(cache, f"onnx-{precision}", ingredients, build)
+def export_checkpoint(
+    checkpoint: Path, spec: ModelSpec, precision: str, folder: Path, tell: Callable[[str], None] = lambda _: None
+) -> None:
+    """Write `<network's folder>/model.onnx` of each network, one after the other: one is in memory at a time.
+
+    Args:
+        checkpoint: A diffusers-layout folder.
+        spec: Its sizes.
+        precision: `fp32` or `fp16`; see `interfaces`.
+        folder: Empty.
+        tell: Gets a line per network.
+
+    Raises:
+        AssetError: weights are missing, or stored in a dtype that is neither; there is no room for the files.
+        UsageError: networks are not exported in this precision.
+    """
+    tensors = interfaces(spec, precision)
+    _check_weights(checkpoint, precision, folder)
+    for name in NETWORKS:
+        began = time.monotonic()
+        network = load.load_network(checkpoint, name, torch_dtype(spec, name, precision))
+        exporter.export_network(network, tensors[name], folder / ONNX_FOLDERS[name] / "model.onnx")
+        del network
+        gc.collect()
+        tell(f"{name}: exported in {time.monotonic() - began:.1f} s")
+
+
+def torch_dtype(spec: ModelSpec, network: str, precision: str) -> torch.dtype:
+    """Of one network's weights, see `network_precision`."""
+    dtype: torch.dtype = getattr(torch, PRECISIONS[network_precision(spec, network, precision)])
+    return dtype
+
+
+def _check_weights(checkpoint: Path, precision: str, folder: Path) -> None:
+    """Dtypes of the stored weights, and room for the exported ones, before minutes are spent."""
+    values = 0
+    for part in PARTS:
+        sizes = weights.weight_sizes(checkpoint / part)
+        if not sizes.keys() <= _STORED:
+            raise AssetError(
+                f"the weights of {part} are stored in a dtype that cannot be exported",
+                got=", ".join(sorted(sizes.keys() - _STORED)),
+                expected="F16 or F32",
+                source=checkpoint / part,
+                fix="take the checkpoint in fp16 or fp32",
+            )
+        # Of the autoencoder, the decoder alone is exported.
+        values += sum(sizes.values()) if part != "vae" else 0
+    needed, free = values * getattr(torch, PRECISIONS[precision]).itemsize, shutil.disk_usage(folder).free
+    if needed > free:
+        raise AssetError(
+            "there is no room for the exported networks",
+            got=f"{free / 1e9:.2f} GB free",
+            expected=f"at least {needed / 1e9:.2f} GB",
+            source=folder.parent,
+            fix="make room, or name a folder on another disk",
+        )
 
 
 def onnx_digest(folder: Path, network: str) -> str:

@@ -1,4 +1,4 @@
-"""The five networks as ONNX files, in the benchmark's folders, with a dynamic batch."""
+"""A network as an ONNX file with a dynamic batch."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from sdxl_engine.models.spec import NETWORKS, ONNX_FOLDERS, NetworkSpec
-
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
     from pathlib import Path
+
+    from sdxl_engine.models.spec import NetworkSpec
 
 OPSET = 18
 EXAMPLE_IMAGES = 2
@@ -26,22 +26,20 @@ MOST_ROWS = 63
 another graph for the exporter, which would fail, and try slower ways one after the other. The copy computes
 nothing, so the exported graph holds for any number of rows."""
 
+INLINE_BYTES = 256 << 20
+"""Most weights inside an ONNX file. Protobuf allows 2 GB, and holds all of it twice in memory to write it; a file of
+weights beside it is written tensor by tensor."""
 
-def export_networks(networks: Mapping[str, nn.Module], interfaces: Mapping[str, NetworkSpec], folder: Path) -> None:
-    """Write `<folder>/<network's folder>/model.onnx` for each network, with torch's dynamo exporter.
+
+def export_network(network: nn.Module, interface: NetworkSpec, target: Path) -> None:
+    """Write one network with torch's dynamo exporter, which traces shapes and never runs it, and empty its weights.
 
     Args:
-        networks: From `load_networks`, in the dtypes of their interfaces.
-        interfaces: Names, shapes and dtypes of the tensors of each.
-        folder: Where to write.
+        network: From `load_network`, in the dtypes of its interface.
+        interface: Names, shapes and dtypes of its tensors.
+        target: The `.onnx` file; weights of more than `INLINE_BYTES` lie beside it in `<name>.onnx.data`.
     """
-    for name in NETWORKS:
-        target = folder / ONNX_FOLDERS[name] / "model.onnx"
-        target.parent.mkdir(parents=True)
-        _export(networks[name], interfaces[name], target)
-
-
-def _export(network: nn.Module, interface: NetworkSpec, target: Path) -> None:
+    target.parent.mkdir(parents=True)
     generator = torch.Generator().manual_seed(0)
     rows = interface.rows(EXAMPLE_IMAGES)
     example = [
@@ -67,7 +65,15 @@ def _export(network: nn.Module, interface: NetworkSpec, target: Path) -> None:
     # would be another file, and a plan built from it stale.
     for node in program.model.graph.all_nodes():
         node.metadata_props.clear()
-    program.save(target)
+    weights = [value.const_value for value in program.model.graph.initializers.values()]
+    used = sum(weight.nbytes for weight in weights if weight is not None)
+    program.save(target, external_data=used > INLINE_BYTES)
+    # onnxscript's rewriter remembers the last graph that it saw: its weights, which may be views of the network's, and
+    # parameters of the network among its former inputs.
+    for value in program.model.graph.initializers.values():
+        value.const_value = None
+    for parameter in network.parameters():
+        parameter.data = torch.empty(0)
 
 
 @contextlib.contextmanager

@@ -7,14 +7,18 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from sdxl_engine.errors import AssetError
+from sdxl_engine.files import read_json
+from sdxl_engine.models.spec import NETWORKS
 from sdxl_engine.models.text import encode_text
 from sdxl_engine.models.unet_split import DeepUnet, ShallowUnet
+from sdxl_engine.models.weights import read_weights, weight_files
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
 
@@ -45,12 +49,26 @@ class Decoder(nn.Module):
         return images
 
 
+def load_network(checkpoint: Path, name: str, dtype: torch.dtype = torch.float32) -> nn.Module:
+    """Load one network onto the CPU, in evaluation mode.
+
+    Args:
+        checkpoint: A diffusers-layout folder.
+        name: One of `spec.NETWORKS`.
+        dtype: Of the weights.
+
+    Raises:
+        AssetError: a part of the checkpoint is missing or damaged, or lacks weights.
+    """
+    with _quiet():
+        network = _LOADERS[name](checkpoint, dtype)
+    return network.eval().requires_grad_(requires_grad=False)
+
+
 def load_networks(
     checkpoint: Path, dtype: torch.dtype = torch.float32, decoder_dtype: torch.dtype | None = None
 ) -> dict[str, nn.Module]:
-    """Load the networks onto the CPU, in evaluation mode, named as `spec.NETWORKS`.
-
-    Both UNets share their weights.
+    """Load all networks, named as `spec.NETWORKS`. Both UNets share their weights.
 
     Args:
         checkpoint: A diffusers-layout folder.
@@ -58,33 +76,80 @@ def load_networks(
         decoder_dtype: Of the decoder's, if it is another; see `ModelSpec.upcast_decoder`.
 
     Raises:
-        AssetError: a part of the checkpoint is missing or does not load.
+        AssetError: see `load_network`.
     """
-    from diffusers import AutoencoderKL, UNet2DConditionModel
-    from transformers import CLIPTextModel, CLIPTextModelWithProjection
+    dtypes = dict.fromkeys(NETWORKS, dtype) | {"vae": decoder_dtype or dtype}
+    own = {name: load_network(checkpoint, name, dtypes[name]) for name in NETWORKS if name != "shallow_unet"}
+    shared = ShallowUnet(own["unet"].unet).eval()
+    return {name: own.get(name, shared) for name in NETWORKS}
+
+
+def _unet(folder: Path, dtype: torch.dtype) -> nn.Module:
+    """The UNet on the mapped file: neither drawn at random first nor copied, which would take its size once more."""
+    from diffusers import UNet2DConditionModel
+
+    config = read_json(folder / "config.json", "the configuration of unet")
+    with torch.device("meta"):
+        unet: nn.Module = UNet2DConditionModel.from_config(config)
+    try:
+        found = unet.load_state_dict(dict(read_weights(folder, dtype)), strict=False, assign=True)
+    except RuntimeError as error:
+        raise _does_not_load("unet", error, folder) from None
+    _check_complete("unet", found.missing_keys, folder)
+    return unet
+
+
+def _part(loader: Any, folder: Path, options: dict[str, Any]) -> Any:
+    weight_files(folder)
+    try:
+        loaded, info = loader.from_pretrained(folder, output_loading_info=True, local_files_only=True, **options)
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
+        raise _does_not_load(folder.name, error, folder) from error
+    _check_complete(folder.name, info["missing_keys"], folder)
+    return loaded
+
+
+def _check_complete(name: str, missing: Iterable[str], folder: Path) -> None:
+    """The libraries draw at random what a file lacks, and only warn."""
+    # An encoder of pictures is no part of this pipeline.
+    lacking = sorted(key for key in missing if not key.startswith(("encoder.", "quant_conv.")) or name != "vae")
+    if lacking:
+        more = f" and {len(lacking) - 3} more" if len(lacking) > 3 else ""
+        got = f"without {', '.join(lacking[:3])}{more}"
+        raise AssetError(f"the weights of {name} are not complete", got=got, source=folder)
+
+
+def _does_not_load(name: str, error: Exception, folder: Path) -> AssetError:
+    return AssetError(f"cannot load {name}", got=error, source=folder)
+
+
+def _clip1(checkpoint: Path, dtype: torch.dtype) -> nn.Module:
+    from transformers import CLIPTextModel
+
+    return TextEncoder(_part(CLIPTextModel, checkpoint / "text_encoder", {"dtype": dtype}))
+
+
+def _clip2(checkpoint: Path, dtype: torch.dtype) -> nn.Module:
+    from transformers import CLIPTextModelWithProjection
+
+    return TextEncoder(_part(CLIPTextModelWithProjection, checkpoint / "text_encoder_2", {"dtype": dtype}))
+
+
+def _vae(checkpoint: Path, dtype: torch.dtype) -> nn.Module:
+    from diffusers import AutoencoderKL
 
     # diffusers advises to install `accelerate`, which is not needed, at every load unless told not to use it.
-    common = {"torch_dtype": dtype, "low_cpu_mem_usage": False, "local_files_only": True}
-    text = {"dtype": dtype, "local_files_only": True}
+    options = {"torch_dtype": dtype, "low_cpu_mem_usage": False}
+    return Decoder(_part(AutoencoderKL, checkpoint / "vae", options))
 
-    def part(loader: Any, name: str, options: dict[str, Any]) -> Any:
-        try:
-            return loader.from_pretrained(checkpoint / name, **options)
-        except (OSError, ValueError, RuntimeError, KeyError) as error:
-            raise AssetError(f"cannot load {name}", got=error, source=checkpoint / name) from error
 
-    with _quiet():
-        unet = part(UNet2DConditionModel, "unet", common)
-        networks: dict[str, nn.Module] = {
-            "clip1": TextEncoder(part(CLIPTextModel, "text_encoder", text)),
-            "clip2": TextEncoder(part(CLIPTextModelWithProjection, "text_encoder_2", text)),
-            "unet": DeepUnet(unet),
-            "shallow_unet": ShallowUnet(unet),
-            "vae": Decoder(part(AutoencoderKL, "vae", common | {"torch_dtype": decoder_dtype or dtype})),
-        }
-    for network in networks.values():
-        network.eval().requires_grad_(requires_grad=False)
-    return networks
+_LOADERS: dict[str, Callable[[Path, torch.dtype], nn.Module]] = {
+    "clip1": _clip1,
+    "clip2": _clip2,
+    "unet": lambda checkpoint, dtype: DeepUnet(_unet(checkpoint / "unet", dtype)),
+    "shallow_unet": lambda checkpoint, dtype: ShallowUnet(_unet(checkpoint / "unet", dtype)),
+    "vae": _vae,
+}
 
 
 @contextlib.contextmanager

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sdxl_engine.errors import AssetError
-from sdxl_engine.files import read_json
+from sdxl_engine.models.part_config import PARTS, part_config
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -144,14 +144,9 @@ def read_spec(checkpoint: Path) -> ModelSpec:
     """Read the sizes from a diffusers-layout checkpoint.
 
     Raises:
-        AssetError: a configuration file is missing or is not SDXL's.
+        AssetError: a configuration file is missing or is not that of SDXL base; the message says what it is.
     """
-
-    def config(part: str) -> dict[str, Any]:
-        loaded: dict[str, Any] = read_json(checkpoint / part / "config.json", f"the configuration of {part}")
-        return loaded
-
-    text, text_2, unet, vae = (config(part) for part in ("text_encoder", "text_encoder_2", "unet", "vae"))
+    text, text_2, unet, vae = (part_config(checkpoint, part) for part in PARTS)
     blocks = unet.get("down_block_types")
     if unet.get("addition_embed_type") != "text_time" or list(blocks or ()) != _SDXL_BLOCKS:
         raise AssetError(
@@ -160,17 +155,36 @@ def read_spec(checkpoint: Path) -> ModelSpec:
             expected=f"addition_embed_type 'text_time', down_block_types {_SDXL_BLOCKS}",
             source=checkpoint / "unet" / "config.json",
         )
-    return ModelSpec(
-        tokens=text["max_position_embeddings"],
-        text_widths=(text["hidden_size"], text_2["hidden_size"]),
-        pooled_width=text_2["projection_dim"],
-        latent_channels=unet["in_channels"],
-        latent_side=unet["sample_size"],
-        image_side=unet["sample_size"] * 2 ** (len(vae["block_out_channels"]) - 1),
-        unet_channels=tuple(unet["block_out_channels"]),
-        vae_scaling_factor=vae["scaling_factor"],
-        upcast_decoder=vae.get("force_upcast", True),
-    )
+    try:
+        spec = ModelSpec(
+            tokens=text["max_position_embeddings"],
+            text_widths=(text["hidden_size"], text_2["hidden_size"]),
+            pooled_width=text_2["projection_dim"],
+            latent_channels=vae["latent_channels"],
+            latent_side=unet["sample_size"],
+            image_side=unet["sample_size"] * 2 ** (len(vae["block_out_channels"]) - 1),
+            unet_channels=tuple(unet["block_out_channels"]),
+            vae_scaling_factor=vae["scaling_factor"],
+            upcast_decoder=vae.get("force_upcast", True),
+        )
+        pooled = unet["projection_class_embeddings_input_dim"] - len(spec.time_ids) * unet["addition_time_embed_dim"]
+        fits = {
+            "channels of a latent": (unet["in_channels"], spec.latent_channels),
+            "width of both text encoders": (unet["cross_attention_dim"], sum(spec.text_widths)),
+            "width of text_encoder_2's projection": (pooled, spec.pooled_width),
+        }
+    except KeyError as error:
+        raise AssetError("a configuration lacks a value", got=f"no {error}", source=checkpoint) from None
+    for what, (taken, given) in fits.items():
+        if taken != given:
+            raise AssetError(
+                "the networks of this checkpoint do not fit together",
+                got=f"{what}: {given}",
+                expected=f"{taken}, by the UNet's configuration",
+                source=checkpoint,
+                fix="take all networks from one SDXL base checkpoint; one for inpainting or editing is another model",
+            )
+    return spec
 
 
 _SDXL_BLOCKS = ["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"]

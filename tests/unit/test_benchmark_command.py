@@ -25,6 +25,14 @@ def test_the_benchmarks_arguments_become_this_projects(run_args, arguments):
     assert translate("generate_engines", [SDXL, *run_args.split()]) == ["generate-engines", *arguments]
 
 
+def test_the_benchmarks_data_command_has_no_engine():
+    assert translate("preprocess_data", [SDXL]) == ["preprocess-data"]
+    given = ["--model", "m", "--captions=c.tsv", "--latents=l.npy", "--output=o"]
+    wanted = ["--model", "m", "--captions", "c.tsv", "--latents", "l.npy", "--output", "o"]
+    assert translate("preprocess_data", [SDXL, *given]) == ["preprocess-data", *wanted]
+    assert main(["preprocess_data", SDXL, "--gpu_batch_size=8"]) == 4
+
+
 @pytest.mark.parametrize(
     ("run_args", "says"),
     [
