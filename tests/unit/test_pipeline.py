@@ -9,7 +9,6 @@ from image_distance import psnr
 from sdxl_engine.assemble import open_pipeline
 from sdxl_engine.assets.captions import read_captions
 from sdxl_engine.assets.latents import read_latent
-from sdxl_engine.diff.walk import Walker
 from sdxl_engine.errors import UsageError
 from sdxl_engine.models.prompts import GUIDANCE_SCALE, NEGATIVE_PROMPT, STEPS
 from sdxl_engine.run_system import BATCH_SIZE
@@ -140,21 +139,6 @@ def test_graphs_are_insisted_on_where_there_can_be_none(tmp_path):
     with pytest.raises(UsageError, match="cannot be CUDA graphs") as caught:
         open_pipeline(settings)
     assert caught.value.parts["got"] == "engine torch on cpu, graphs on"
-
-
-@pytest.mark.parametrize(
-    ("asked", "deep"),
-    [({"deep_steps": "0-2,7,19"}, [0, 1, 2, 7, 19]), ({"shallow_steps": 4}, [0, 5, 10, 15]), ({}, range(0, 20, 2))],
-)
-def test_the_deep_network_runs_at_the_steps_asked_for_and_no_others(tmp_path, asked, deep):
-    settings = RunSettings(
-        model="shapes", model_opt="DeepCache", engine="torch", samples=1, build_dir=tmp_path, **asked
-    )
-    pipeline = open_pipeline(settings, Walker)
-    pipeline.generate(np.arange(1))
-    ran = {call.step: call.network for call in pipeline.engine.calls if call.step is not None}
-    pipeline.close()
-    assert ran == {step: "unet" if step in deep else "shallow_unet" for step in range(STEPS)}
 
 
 def test_the_first_step_must_be_deep(pipeline):
