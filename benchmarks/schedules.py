@@ -40,8 +40,8 @@ if TYPE_CHECKING:
 
 DOCS = Path(__file__).parents[1] / "docs"
 SHALLOW_STEPS = range(5)
-LISTS = ("0-3,7,11,15",)
-"""As many deep steps as two shallow ones after each deep one make, most of them at the beginning."""
+LISTS = ("0,5,10,15,18",)
+"""As many deep steps as N = 3 has, the last of them two steps before the end, where N = 3 has it four before."""
 
 
 @dataclass

@@ -7,7 +7,7 @@ import importlib.metadata
 import inspect
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -64,20 +64,24 @@ def exported_networks(checkpoint: Path, spec: ModelSpec, cache: Path, precision:
         precision: `fp32`, or `fp16`, see `interfaces`.
     """
     tensors = interfaces(spec, precision)
-    ingredients = {
-        "weights": {f"{part}/{name}": sha256(path) for part in _PARTS for name, path in tree_files(checkpoint / part)},
-        "opset": exporter.OPSET,
-        "precision": precision,
-        "libraries": {name: importlib.metadata.version(name) for name in _BUILT_WITH},
-        "exporter": {module.__name__: sha256(Path(inspect.getfile(module))) for module in _BUILT_BY},
-    }
 
     def build(folder: Path) -> None:
         dtypes = [getattr(torch, PRECISIONS[network_precision(spec, part, precision)]) for part in ("unet", "vae")]
         networks = load.load_networks(checkpoint, *dtypes)
         exporter.export_networks(networks, tensors, folder)
 
-    return built_once(cache, f"onnx-{precision}", ingredients, build)
+    return built_once(cache, f"onnx-{precision}", export_ingredients(checkpoint, precision), build)
+
+
+def export_ingredients(checkpoint: Path, precision: str) -> dict[str, Any]:
+    """What decides what an export holds: weights, precision, libraries, exporting code."""
+    return {
+        "weights": {f"{part}/{name}": sha256(path) for part in _PARTS for name, path in tree_files(checkpoint / part)},
+        "opset": exporter.OPSET,
+        "precision": precision,
+        "libraries": {name: importlib.metadata.version(name) for name in _BUILT_WITH},
+        "exporter": {module.__name__: sha256(Path(inspect.getfile(module))) for module in _BUILT_BY},
+    }
 
 
 def onnx_digest(folder: Path, network: str) -> str:
