@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-    from sdxl_engine.export.int8_layers import Amax
+    from sdxl_engine.export.quantised_layers import Amax
     from sdxl_engine.export.recipes import Recipe
     from sdxl_engine.models.spec import ModelSpec
 
@@ -67,7 +67,7 @@ def ranges_of(unet: nn.Module, recipe: Recipe, draw: Callable[[], None]) -> dict
                 got=f"no module {error.name}",
                 fix="pip install 'pytest-sdxl[quantise]'",
             ) from None
-        from sdxl_engine.export.int8_layers import Amax
+        from sdxl_engine.export.quantised_layers import Amax
 
         modelopt.quantize(unet, modelopt.INT8_DEFAULT_CFG, lambda _module: draw())
         found = {}

@@ -41,7 +41,7 @@ def interfaces(spec: ModelSpec, precision: str) -> dict[str, NetworkSpec]:
         raise UsageError(
             f"there is no ONNX export in {precision}",
             got=precision,
-            expected=" or ".join(PRECISIONS) + "; int8 and fp8 need ONNX files with quantised layers",
+            expected=" or ".join(PRECISIONS) + "; int8 is exported for engine onnxruntime, fp8 not at all",
         )
     networks = with_floats(spec.networks, PRECISIONS[precision])
     if spec.upcast_decoder:

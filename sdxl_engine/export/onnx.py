@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
+from sdxl_engine.export.quantised_layers import onnx_translation
 from sdxl_engine.models.spec import NETWORKS, ONNX_FOLDERS, NetworkSpec
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ def _export(network: nn.Module, interface: NetworkSpec, target: Path) -> None:
             input_names=list(interface.inputs),
             output_names=list(interface.outputs),
             dynamic_shapes=shapes,
+            custom_translation_table=onnx_translation(),
         )
     assert program is not None
     # The exporter notes where in the source each node comes from, with this machine's paths: a model exported elsewhere

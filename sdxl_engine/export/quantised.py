@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from sdxl_engine import pipeline, schedule
 from sdxl_engine.engines.cache import built_once
 from sdxl_engine.errors import UnavailableError
-from sdxl_engine.export import calibration, int8_layers
+from sdxl_engine.export import calibration, quantised_layers
 from sdxl_engine.export import onnx as exporter
 from sdxl_engine.export.exported import export_ingredients
 from sdxl_engine.export.recipes import INT8
@@ -44,7 +44,7 @@ def quantised_networks(checkpoint: Path, spec: ModelSpec, cache: Path) -> Path:
             got=f"no package {_MODELOPT}",
             fix="pip install 'pytest-sdxl[quantise]'",
         ) from None
-    built_by = (calibration, int8_layers, pipeline, schedule)
+    built_by = (calibration, quantised_layers, pipeline, schedule)
     ingredients = export_ingredients(checkpoint, INT8.precision) | {
         "recipe": INT8.to_json(),
         "calibration_captions": hashlib.sha256("\n".join(captions).encode()).hexdigest(),
@@ -55,7 +55,7 @@ def quantised_networks(checkpoint: Path, spec: ModelSpec, cache: Path) -> Path:
     def build(folder: Path) -> None:
         layers = calibration.calibrated(checkpoint, spec, INT8)
         networks = load_networks(checkpoint)
-        int8_layers.replace_layers(networks["unet"].get_submodule("unet"), layers)
+        quantised_layers.replace_layers(networks["unet"].get_submodule("unet"), layers)
         exporter.export_networks(networks, spec.networks, folder)
 
     return built_once(cache, f"onnx-{INT8.precision}", ingredients, build)

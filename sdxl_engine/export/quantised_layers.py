@@ -1,9 +1,9 @@
-"""Layers that compute as int8 hardware does, and that torch's ONNX exporter writes with Q/DQ nodes."""
+"""Layers that compute as hardware with 8-bit numbers does, and that torch's ONNX exporter writes with Q/DQ nodes."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +11,8 @@ from torch import Tensor, nn
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-LEAST, MOST = -128, 127
+MOST = 127
+"""Levels to each side of zero; the scale maps the largest magnitude to it."""
 
 
 @dataclass(frozen=True)
@@ -28,11 +29,43 @@ class Amax:
 
 
 def scale_of(amax: Tensor) -> Tensor:
-    """What one level stands for: symmetric, 127 levels to each side. A channel of zeros gets a scale all the same."""
+    """What one level stands for; a channel of zeros gets a scale all the same."""
     return (amax / MOST).clamp(min=torch.finfo(torch.float32).tiny)
 
 
-class Int8Layer(nn.Module):
+@torch.library.custom_op("sdxl_engine::rounded", mutates_args=())
+def rounded(values: Tensor, scale: Tensor, zero: Tensor, axis: int) -> Tensor:
+    """Values as int8 levels give them back: rounded half to even, clipped to -128 and 127 levels.
+
+    Args:
+        values: float32, of any shape.
+        scale: () or (C,) float32, what a level stands for.
+        zero: int8 zeros in the shape of `scale`: ONNX tells the kind of level by them.
+        axis: That of C in `values`.
+    """
+    shape = [1] * values.dim()
+    if scale.dim():
+        shape[axis] = -1
+    steps = scale.reshape(shape)
+    return torch.clamp(torch.round(values / steps), torch.iinfo(zero.dtype).min, torch.iinfo(zero.dtype).max) * steps
+
+
+@rounded.register_fake
+def _(values: Tensor, _scale: Tensor, _zero: Tensor, _axis: int) -> Tensor:
+    return torch.empty_like(values)
+
+
+def onnx_translation() -> dict[Any, Any]:
+    """How `rounded` is written in ONNX, for `torch.onnx.export`'s `custom_translation_table`."""
+    from onnxscript import opset18 as op
+
+    def quantised(values: Any, scale: Any, zero: Any, axis: int) -> Any:
+        return op.DequantizeLinear(op.QuantizeLinear(values, scale, zero, axis=axis), scale, zero, axis=axis)
+
+    return {torch.ops.sdxl_engine.rounded.default: quantised}
+
+
+class QuantisedLayer(nn.Module):
     """A linear layer or a 2-d convolution whose input and weights are rounded to int8 levels, then multiplied.
 
     One scale for the whole input, one for each output channel's weights, zero points of 0. In ONNX: QuantizeLinear and
@@ -46,7 +79,9 @@ class Int8Layer(nn.Module):
     weight: Tensor
     bias: Tensor | None
     weight_scale: Tensor
-    zero_points: Tensor
+    weight_zero: Tensor
+    input_scale: Tensor
+    input_zero: Tensor
 
     def __init__(self, layer: nn.Linear | nn.Conv2d, amax: Amax) -> None:
         super().__init__()
@@ -57,26 +92,24 @@ class Int8Layer(nn.Module):
         # A linear layer's weights lie as the product takes them, so that no transposition stands behind their Q/DQ.
         self.register_buffer("weight", weight if self.convolution else weight.t().contiguous())
         self.register_buffer("bias", bias.detach() if bias is not None else None)
-        self.register_buffer("weight_scale", scale_of(amax.weight))
-        self.register_buffer("zero_points", torch.zeros_like(amax.weight, dtype=torch.int32))
-        self.input_scale = float(scale_of(amax.input))
+        for name, value in (("input", amax.input), ("weight", amax.weight)):
+            self.register_buffer(f"{name}_scale", scale_of(value))
+            self.register_buffer(f"{name}_zero", torch.zeros_like(value, dtype=torch.int8))
         self.axis = 0 if self.convolution else 1
 
     def forward(self, values: Tensor) -> Tensor:
         """As the layer's own: (..., C_in) to (..., C_out), or (B, C_in, H, W) to (B, C_out, H', W')."""
-        rounded = torch.fake_quantize_per_tensor_affine(values, self.input_scale, 0, LEAST, MOST)
-        weight = torch.fake_quantize_per_channel_affine(
-            self.weight, self.weight_scale, self.zero_points, self.axis, LEAST, MOST
-        )
+        taken: Tensor = rounded(values, self.input_scale, self.input_zero, 0)
+        weight: Tensor = rounded(self.weight, self.weight_scale, self.weight_zero, self.axis)
         if self.convolution is not None:
             stride, padding, dilation, groups = self.convolution
-            return torch.conv2d(rounded, weight, self.bias, stride, padding, dilation, groups)
-        product = rounded @ weight
+            return torch.conv2d(taken, weight, self.bias, stride, padding, dilation, groups)
+        product = taken @ weight
         return product if self.bias is None else product + self.bias
 
 
 def replace_layers(module: nn.Module, layers: Mapping[str, Amax]) -> None:
-    """Put an `Int8Layer` in the place of each layer named, in the module itself.
+    """Put a `QuantisedLayer` in the place of each layer named, in the module itself.
 
     Args:
         module: Holds the layers.
@@ -86,4 +119,4 @@ def replace_layers(module: nn.Module, layers: Mapping[str, Amax]) -> None:
         parent, _, own = name.rpartition(".")
         holder, layer = module.get_submodule(parent), module.get_submodule(name)
         assert isinstance(layer, nn.Linear | nn.Conv2d)
-        setattr(holder, own, Int8Layer(layer, amax))
+        setattr(holder, own, QuantisedLayer(layer, amax))
