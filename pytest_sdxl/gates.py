@@ -134,7 +134,7 @@ def assert_accuracy(measurement: Measurement) -> None:
                 got=f"CLIP_SCORE {scores.clip:.8g}, FID_SCORE {scores.fid:.8g}" + ("" if finite else " (not finite)"),
                 expected=(verdict.reason or "ranges for this model and count of captions") + _gate(verdict),
                 source=measurement.loadgen.log_dir,
-                fix="leave out what the ranges do not hold for (samples, captions, steps of your own), "
+                fix="leave out --sdxl-samples, --sdxl-captions and steps of your own, so that the model's ranges hold, "
                 "or give ranges with --sdxl-clip-range and --sdxl-fid-range",
             )
         )
