@@ -43,6 +43,7 @@ INT8 = Recipe(
     kept=(
         (r"\b(time_emb_proj|time_embedding|add_embedding)\b", _EXAMPLE),
         (r"\b(conv_in|conv_out|conv_shortcut)\b", _EXAMPLE),
+        (r"\bproj_out\b", "ModelOpt's default_disabled_quantizers, which its presets hold"),
         (r"\bup_blocks\.2\.resnets\.2\.(conv1|conv2)\b", _V41),
     ),
     captions=32,

@@ -97,6 +97,7 @@ def test_the_export_has_quantised_inputs_and_weights_and_onnx_runtime_computes_t
         ("down_blocks.1.resnets.0.time_emb_proj", True),
         ("up_blocks.2.resnets.0.conv_shortcut", True),
         ("up_blocks.2.resnets.2.conv1", True),
+        ("mid_block.attentions.0.proj_out", True),
         ("up_blocks.2.resnets.1.conv1", False),
         ("mid_block.attentions.0.proj_in", False),
     ],
