@@ -4,8 +4,8 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: bench test lint generate_engines download_model download_data preprocess_data ratios accuracy-log scorer-speed \
-	gpu-overlap clean
+.PHONY: bench test lint generate_engines download_model download_data preprocess_data ratios schedules \
+	accuracy-log scorer-speed gpu-overlap clean
 
 bench: $(STAMP)
 	$(BIN)/python -m pytest benchmarks --model-opt=DeepCache
@@ -31,6 +31,10 @@ download_model download_data preprocess_data: $(STAMP)
 # Speed of the engines and of DeepCache against each other, on the embedded model.
 ratios: $(STAMP)
 	$(BIN)/python benchmarks/ratios.py
+
+# Quality and speed of cache schedules on the embedded model; writes docs/schedules.png and the table in docs/schedules.md.
+schedules: $(STAMP)
+	$(BIN)/python benchmarks/schedules.py
 
 # Speed and memory of reading an accuracy log; writes 2.2 GB to the temporary folder.
 accuracy-log: $(STAMP)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NoReturn
 import pytest
 
 from sdxl_engine.accuracy.ranges import OFFICIAL, obstacle
+from sdxl_engine.cache_schedule import other_steps
 from sdxl_engine.errors import AccuracyError, LoadgenError, SdxlError
 
 if TYPE_CHECKING:
@@ -30,8 +31,10 @@ def skip_ungated(model: str) -> None:
 
 
 def _subject(measurement: Measurement) -> str:
+    other = other_steps(measurement.model_opt, measurement.deep_steps)
+    steps = f"{other}, " if other else ""
     return (
-        f"{measurement.model_opt} on {measurement.engine} ({measurement.precision}), "
+        f"{measurement.model_opt} on {measurement.engine} ({measurement.precision}), {steps}"
         f"model {measurement.model}, {measurement.loadgen.samples} samples"
     )
 
@@ -131,7 +134,7 @@ def assert_accuracy(measurement: Measurement) -> None:
                 got=f"CLIP_SCORE {scores.clip:.8g}, FID_SCORE {scores.fid:.8g}" + ("" if finite else " (not finite)"),
                 expected=(verdict.reason or "ranges for this model and count of captions") + _gate(verdict),
                 source=measurement.loadgen.log_dir,
-                fix="leave out --sdxl-samples and --sdxl-captions, so that the model's own ranges hold, "
+                fix="leave out --sdxl-samples, --sdxl-captions and steps of your own, so that the model's ranges hold, "
                 "or give ranges with --sdxl-clip-range and --sdxl-fid-range",
             )
         )

@@ -79,6 +79,14 @@ OPTIONS = (
         "WHEN",
         f"CUDA graphs ({_names(GRAPHS)}), default auto: if the engine can be captured",
     ),
+    Option(
+        "--sdxl-shallow-steps",
+        "shallow_steps",
+        "N",
+        "Shallow steps after each deep one, default the variant's own",
+        ini_type="int",
+    ),
+    Option("--sdxl-deep-steps", "deep_steps", "LIST", "The deep steps themselves (0-3,6,9), in their place"),
     Option("--sdxl-scenario", "scenario", "NAME", f"LoadGen scenario ({_names(SCENARIOS)})"),
     Option("--sdxl-test-mode", "test_mode", "NAME", f"LoadGen tests to run ({_names(TEST_MODES)})"),
     Option(
@@ -225,7 +233,7 @@ def _count(given: Given) -> int:
         raise UsageError(
             "this is not a whole number",
             got=repr(given.raw),
-            expected="a count, 1 or more",
+            expected="a count",
             source=given.source,
         ) from None
 
@@ -270,6 +278,7 @@ def resolve(config: pytest.Config) -> Resolved:
     parsers = {
         "samples": _count,
         "batch_size": _count,
+        "shallow_steps": _count,
         "timeout_s": _seconds,
         "captions": _path,
         "ranges": _path,

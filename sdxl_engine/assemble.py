@@ -13,8 +13,8 @@ from sdxl_engine.models.source import model_of
 from sdxl_engine.pipeline import Pipeline
 from sdxl_engine.run_captions import own_share
 from sdxl_engine.run_engine import open_engine
-from sdxl_engine.run_system import batch_size, run_config
-from sdxl_engine.schedule import deep_steps, read_schedule
+from sdxl_engine.run_system import batch_size, cache_schedule, run_config
+from sdxl_engine.schedule import read_schedule
 from sdxl_engine.settings import RunSettings
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def open_pipeline(settings: RunSettings, wrap: Callable[[Engine], Engine] = lamb
     return Pipeline(
         engine,
         read_schedule(model.checkpoint, STEPS),
-        deep_steps(settings.model_opt, STEPS, config.shallow_unet_steps if config is not None else 1),
+        cache_schedule(settings),
         tokenise(model.checkpoint, [caption.text for caption in captions], engine.spec.tokens),
         read_latent(model.latent, engine.spec),
         batch_size(settings),

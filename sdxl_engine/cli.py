@@ -61,6 +61,8 @@ def _options() -> argparse.ArgumentParser:
     )
     shared.add_argument("--device", default=_DEFAULTS.device, help="of the engine: cpu, cuda, cuda:N (default: auto)")
     shared.add_argument("--graphs", default=_DEFAULTS.graphs, help=f"CUDA graphs: {', '.join(GRAPHS)} (default: auto)")
+    shared.add_argument("--shallow-steps", type=int, metavar="N", help="after each deep one (default: the variant's)")
+    shared.add_argument("--deep-steps", metavar="LIST", help="the deep steps themselves, 0-3,6,9, in their place")
     shared.add_argument("--samples", type=int, help="how many captions, from the first (default: the model's own)")
     shared.add_argument("--shard", metavar="i/n", help="only this machine's share of the captions")
     shared.add_argument("--captions", type=Path, metavar="FILE", help="captions (TSV) in place of the model's own")

@@ -53,7 +53,7 @@ def diff(settings: RunSettings, arguments: argparse.Namespace) -> Outcome:
     from sdxl_engine.diff.parting import TOLERANCES, errors_of, first_parting, table
     from sdxl_engine.models.source import model_of
     from sdxl_engine.run_captions import own_share
-    from sdxl_engine.run_system import batch_size
+    from sdxl_engine.run_system import batch_size, other_schedule
 
     if len(arguments.engines) != 2:
         raise UsageError(
@@ -101,7 +101,8 @@ def diff(settings: RunSettings, arguments: argparse.Namespace) -> Outcome:
     arguments.output.mkdir(parents=True, exist_ok=True)
     picture = arguments.output / PICTURE
     draw(picture, (a.name, b.name), errors, tolerance, (a.images, b.images), captions)
-    print(f"A = {a.name}, B = {b.name}, {settings.model_opt}, {len(captions)} captions")
+    variant = ", ".join(filter(None, (settings.model_opt, other_schedule(settings))))
+    print(f"A = {a.name}, B = {b.name}, {variant}, {len(captions)} captions")
     print("\n".join(table(errors, tolerance)))
     print(f"images: PSNR {min(likeness):.1f} dB at least\n{said}\npicture: {picture}")
     result: dict[str, Any] = {

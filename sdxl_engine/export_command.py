@@ -66,7 +66,7 @@ def export(settings: RunSettings, arguments: argparse.Namespace) -> Outcome:
         exported.export_checkpoint(model.checkpoint, spec, precision, folder, tell)
         check(folder)
 
-    built = built_at(target, exported.ingredients(model.checkpoint, precision), build)
+    built = built_at(target, exported.export_ingredients(model.checkpoint, precision), build)
     if not built:
         check(target)
     print(f"{model.name}: {'exported' if built else 'up to date'} in {precision}, in {target}")

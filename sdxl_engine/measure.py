@@ -28,7 +28,7 @@ from sdxl_engine.results import AccuracyRanges, Measurement, Scores, Verdict
 from sdxl_engine.run_captions import own_share
 from sdxl_engine.run_engine import engine_entry, engine_name, expected_qps, precision_in_effect
 from sdxl_engine.run_header import find_unfinished
-from sdxl_engine.run_system import system_of
+from sdxl_engine.run_system import other_schedule, schedule_in_effect, system_of
 from sdxl_engine.scoring import check_log, scores_of
 
 if TYPE_CHECKING:
@@ -75,6 +75,7 @@ def describe(settings: RunSettings) -> dict[str, str]:
         "model": model.name,
         **({} if system is None else {"system": system.line}),
         "engine": "own pipeline" if settings.pipeline else engine_name(settings),
+        **({"deep steps": schedule_in_effect(settings)} if other_schedule(settings) else {}),
         "accuracy samples": str(_samples(settings, model, "AccuracyOnly")),
         "performance samples": str(_samples(settings, model, "PerformanceOnly")),
     }
@@ -140,6 +141,7 @@ def measure(settings: RunSettings, mode: Mode, progress: Callable[[str], None] |
     return Measurement(
         model=model.name,
         model_opt=settings.model_opt,
+        deep_steps=schedule_in_effect(settings),
         engine=engine_name(settings),
         precision=precision_in_effect(settings),
         loadgen=result,

@@ -56,6 +56,7 @@ class Result:
     """One LoadGen test of one configuration, as reported; see `sdxl_engine.results` for what the fields mean.
 
     Args:
+        deep_steps: The steps that ran the deep UNet, in the option's words; empty in results that do not tell.
         asked: The run settings as the options gave them, `auto` included.
         verdict: `passed`, `line`, `reason`, `gate` and `notes`; None in performance mode.
         diagnosis: Where the gate failed, which prompts lost against the baseline, as text.
@@ -78,6 +79,7 @@ class Result:
     verdict: Mapping[str, Any] | None = None
     diagnosis: str = ""
     metric_identity: Mapping[str, str] = field(default_factory=dict)
+    deep_steps: str = ""
     asked: Mapping[str, Any] = field(default_factory=dict)
     settings_requested: Mapping[str, Any] = field(default_factory=dict)
     settings_effective: Mapping[str, Any] = field(default_factory=dict)
@@ -98,6 +100,7 @@ class Result:
             engine=measurement.engine,
             precision=measurement.precision,
             samples=loadgen.samples,
+            deep_steps=measurement.deep_steps,
             valid=loadgen.valid,
             log_dir=_relative(loadgen.log_dir, root),
             metrics=metrics,

@@ -131,6 +131,8 @@ class Measurement:
         environment: Versions, processor, accelerator.
         diagnosis: Where the gate failed, which prompts lost against the baseline, for the reader.
         shard: `i/n` where the run is a share of one; its scores are not judged.
+        deep_steps: The steps that ran the deep UNet, in the option's words (`0,2,4`); `unstated` for a pipeline of the
+            user's.
     """
 
     model: str
@@ -144,3 +146,4 @@ class Measurement:
     environment: dict[str, str] = field(default_factory=dict)
     diagnosis: str = ""
     shard: str | None = None
+    deep_steps: str = ""

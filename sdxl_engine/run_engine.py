@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sdxl_engine.engines.registry import AUTO, create_engine, resolve_engine
-from sdxl_engine.run_system import batch_size, run_config
+from sdxl_engine.run_system import UNSTATED, batch_size, run_config
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -16,9 +16,6 @@ if TYPE_CHECKING:
 
 SHAPES_QPS_ON_GPU = 400.0
 """Above what engine `torch` does with `shapes` on one H200, 155 samples/s (torch 2.11, fp32, graphs, 2026-11-23)."""
-
-UNSTATED = "unstated"
-"""Precision of a pipeline of the user's, unless the settings name one."""
 
 
 def engine_entry(settings: RunSettings) -> EngineEntry:

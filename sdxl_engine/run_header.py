@@ -11,7 +11,8 @@ from sdxl_engine.environment import environment
 from sdxl_engine.errors import AssetError, UsageError
 from sdxl_engine.files import sha256
 from sdxl_engine.run_captions import whole_run
-from sdxl_engine.run_engine import UNSTATED, engine_name, precision_in_effect
+from sdxl_engine.run_engine import engine_name, precision_in_effect
+from sdxl_engine.run_system import UNSTATED, other_schedule
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -36,6 +37,8 @@ def run_facts(settings: RunSettings, model: ModelSource, *, engine: str | None =
         "model_opt": settings.model_opt,
         "engine": engine or engine_name(settings),
         "precision": precision_in_effect(settings) if engine is None else UNSTATED,
+        # None for the variant's own steps, as in records that know no others.
+        "deep_steps": other_schedule(settings) or None,
         "captions": len(captions),
         "captions_sha256": captions_sha256(captions),
         "latent_sha256": sha256(model.latent) if model.latent.is_file() else None,

@@ -7,6 +7,7 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 from sdxl_engine.accuracy.official_report import performance_line, summary_lines
+from sdxl_engine.cache_schedule import other_steps
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,9 +19,12 @@ def text(measured: Sequence[Measurement]) -> str:
     """The summary of one or more measurements of one configuration, to print as it is."""
     first = measured[0]
     # What NVIDIA's harness calls system and setting, then the scenario.
-    setting = f"{PurePath(first.model).name}-{first.engine}-{first.model_opt}-{first.precision}"
+    setting = (
+        f"{PurePath(first.model).name}-{first.engine}-{first.model_opt}-{first.precision}-{first.loadgen.scenario}"
+    )
     return summary_lines(
-        f"{setting}-{first.loadgen.scenario}", [line for result in measured for line in _lines(result)]
+        ", ".join(filter(None, (setting, other_steps(first.model_opt, first.deep_steps)))),
+        [line for result in measured for line in _lines(result)],
     )
 
 

@@ -6,6 +6,8 @@ import functools
 import os
 from typing import TYPE_CHECKING
 
+from sdxl_engine.cache_schedule import asked_steps, deep_steps, deep_steps_text, other_steps
+from sdxl_engine.models.prompts import STEPS
 from sdxl_engine.models.source import model_of
 from sdxl_engine.shapes import bundle
 from sdxl_engine.systems.resolve import Resolved, system_config
@@ -18,6 +20,10 @@ if TYPE_CHECKING:
 
 BATCH_SIZE = 8
 """Images per batch without a configuration; NVIDIA's DeepCache submission has the same."""
+
+
+UNSTATED = "unstated"
+"""What results say of a pipeline of the user's, unless the settings say it."""
 
 
 def system_of(settings: RunSettings) -> Resolved | None:
@@ -46,6 +52,27 @@ def batch_size(settings: RunSettings) -> int:
         return settings.batch_size
     config = run_config(settings)
     return BATCH_SIZE if config is None else config.common_batch
+
+
+def cache_schedule(settings: RunSettings) -> tuple[int, ...]:
+    """The steps that run the deep UNet: of the settings, else of the configuration, else the variant's own."""
+    asked = asked_steps(settings.model_opt, settings.shallow_steps, settings.deep_steps)
+    if asked is not None:
+        return asked
+    config = run_config(settings)
+    return tuple(deep_steps(settings.model_opt, STEPS, 1 if config is None else config.shallow_unet_steps))
+
+
+def schedule_in_effect(settings: RunSettings) -> str:
+    """What results say of the deep steps; what a pipeline of the user's has is known where the settings name it."""
+    if settings.pipeline is not None and settings.shallow_steps is None and settings.deep_steps is None:
+        return UNSTATED
+    return deep_steps_text(cache_schedule(settings))
+
+
+def other_schedule(settings: RunSettings) -> str:
+    """Names the deep steps of a run where they are not its variant's own; else empty."""
+    return other_steps(settings.model_opt, schedule_in_effect(settings))
 
 
 @functools.cache

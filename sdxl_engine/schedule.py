@@ -1,4 +1,4 @@
-"""When each step happens: the Euler noise schedule, and the cache schedule that says which steps are deep."""
+"""When each step happens: the Euler noise schedule."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from sdxl_engine.errors import AssetError
 from sdxl_engine.files import read_json
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -84,15 +83,3 @@ def read_schedule(checkpoint: Path, steps: int) -> EulerSchedule:
         train_steps=config["num_train_timesteps"],
         steps_offset=config["steps_offset"],
     )
-
-
-def deep_steps(model_opt: str, steps: int, shallow_unet_steps: int = 1) -> Collection[int]:
-    """Which steps run the deep UNet.
-
-    Args:
-        model_opt: `NoOpt` runs it at every step; the others at every (shallow_unet_steps + 1)-th, from step 0.
-        steps: Denoising steps.
-        shallow_unet_steps: Shallow steps after each deep one.
-    """
-    stride = 1 if model_opt == "NoOpt" else shallow_unet_steps + 1
-    return range(0, steps, stride)

@@ -11,6 +11,7 @@ from sdxl_engine.errors import AccuracyError, AssetError, LoadgenError, UsageErr
 from sdxl_engine.loadgen.accuracy_log import AccuracyLog
 from sdxl_engine.run_captions import own_share, whole_run
 from sdxl_engine.run_header import IMAGES, check_same_run, differences, run_facts, run_header
+from sdxl_engine.run_system import other_schedule
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -138,12 +139,12 @@ def merge(paths: Sequence[Path], settings: RunSettings, model: ModelSource, outp
 
     Args:
         paths: The shards' records, or folders with one in it.
-        settings: Which captions the run was about.
+        settings: Which captions and deep steps the run was about.
         model: What was scored.
         output: A folder for the record of the whole run.
 
     Raises:
-        UsageError: the records are of different runs or metrics, or of other captions than the settings'.
+        UsageError: the records are of different runs or metrics, or of other captions or deep steps than the settings'.
         AccuracyError: an image is missing, foreign or doubled.
         AssetError: a record is missing or damaged.
     """
@@ -153,13 +154,20 @@ def merge(paths: Sequence[Path], settings: RunSettings, model: ModelSource, outp
     records = [(path, read_record(path / RECORD if path.is_dir() else path)) for path in paths]
     first = records[0][1].header
     captions = whole_run(settings, model)
-    ours = {"model": model.name, "captions": len(captions), "captions_sha256": captions_sha256(captions)}
+    ours = {
+        "model": model.name,
+        "deep_steps": other_schedule(settings) or None,
+        "captions": len(captions),
+        "captions_sha256": captions_sha256(captions),
+    }
     found = [
-        f"{name}: {first['run'][name]}, now {value}" for name, value in ours.items() if first["run"][name] != value
+        f"{name}: {first['run'].get(name)}, now {value}"
+        for name, value in ours.items()
+        if first["run"].get(name) != value
     ]
     if found:
-        fix = "name the model, the captions and the count of samples that the run had"
-        raise UsageError("the records are of other captions", got="; ".join(found), source=paths[0], fix=fix)
+        fix = "name the model, the deep steps, the captions and the count of samples that the run had"
+        raise UsageError("the records are of another run than this", got="; ".join(found), source=paths[0], fix=fix)
     tally = Tally(caption.id for caption in captions)
     for path, record in records:
         parts = [

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sdxl_engine.cache_schedule import check_schedule
 from sdxl_engine.errors import UsageError, unknown_choice
 from sdxl_engine.shards import parse_shard
 
@@ -40,6 +41,9 @@ class RunSettings:
         device: Where the engine runs, one of `DEVICES`; `auto` takes a GPU if there is one that the engine runs on.
         batch_size: Images per batch; None takes the machine's configuration's, or 8.
         graphs: One of `GRAPHS`.
+        shallow_steps: Shallow steps after each deep one, 0 to 19; 0 is NoOpt's schedule. None takes the machine's
+            configuration's, or the variant's own.
+        deep_steps: The deep steps themselves, `0-3,6,9`, in place of a count of shallow ones.
         scenario: One of `SCENARIOS`.
         test_mode: One of `TEST_MODES`.
         samples: How many captions, the first in the order of the captions file; None takes the model's default.
@@ -72,6 +76,8 @@ class RunSettings:
     device: str = "auto"
     batch_size: int | None = None
     graphs: str = "auto"
+    shallow_steps: int | None = None
+    deep_steps: str | None = None
     scenario: str = "Offline"
     test_mode: str = "SubmissionRun"
     samples: int | None = None
@@ -153,6 +159,7 @@ class RunSettings:
                     source=origin.get(field, field),
                     fix="leave it out to take the default",
                 )
+        check_schedule(self.model_opt, self.shallow_steps, self.deep_steps, origin)
         if self.shard is not None:
             parse_shard(self.shard, source=origin.get("shard", "shard"))
         if self.resume is not None and self.responses == "images":

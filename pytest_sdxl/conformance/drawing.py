@@ -9,9 +9,10 @@ import numpy as np
 from sdxl_engine.assets.captions import read_captions
 from sdxl_engine.assets.latents import read_latent
 from sdxl_engine.assets.tokens import tokenise
+from sdxl_engine.cache_schedule import deep_steps
 from sdxl_engine.pipeline import Pipeline
 from sdxl_engine.run_system import BATCH_SIZE
-from sdxl_engine.schedule import deep_steps, read_schedule
+from sdxl_engine.schedule import read_schedule
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import TYPE_CHECKING
 
+from sdxl_engine.cache_schedule import other_steps, parse_deep_steps
+from sdxl_engine.models.prompts import STEPS
+
 if TYPE_CHECKING:
     import pytest
 
@@ -29,7 +32,7 @@ class _Row:
         valid = ("yes" if performance.valid else "NO") if performance is not None else _NONE
         peaks = [peak.value for run in self.runs.values() if (peak := run.metric("peak_memory")) is not None]
         return (
-            any_run.model_opt,
+            _in_short(any_run),
             any_run.engine,
             _short(any_run.model),
             _figure(performance, "samples_per_second", "{:.5g}"),
@@ -39,6 +42,18 @@ class _Row:
             f"{max(peaks) / 2**30:.2f}" if peaks else _NONE,
             _worst(self.outcomes),
         )
+
+
+def _variant(result: Result) -> str:
+    """The variant, and its deep steps where they are not its own."""
+    return ", ".join(filter(None, (result.model_opt, other_steps(result.model_opt, result.deep_steps))))
+
+
+def _in_short(result: Result) -> str:
+    """The variant, and how many steps are deep where they are not its own: the table is to fit a screen."""
+    if not other_steps(result.model_opt, result.deep_steps):
+        return result.model_opt
+    return f"{result.model_opt} {len(parse_deep_steps(result.deep_steps))}/{STEPS}"
 
 
 def _short(model: str) -> str:
@@ -59,7 +74,7 @@ def _rows(recorder: Recorder) -> list[_Row]:
     """Runs of one configuration side by side, in the order of arrival."""
     rows: list[tuple[tuple[str, ...], _Row]] = []
     for _, test, result in recorder.results():
-        key = (result.model_opt, result.engine, result.precision, result.model, result.scenario)
+        key = (_variant(result), result.engine, result.precision, result.model, result.scenario)
         row = next((row for known, row in rows if known == key and result.mode not in row.runs), None)
         if row is None:
             row = _Row({}, [])
@@ -87,7 +102,7 @@ def _subject(result: Result) -> str:
     score = result.metric("clip_score")
     metric = f", metric {score.variant}" if score is not None else ""
     return (
-        f"{result.model_opt} on {result.engine} ({result.precision}), {result.scenario}, "
+        f"{_variant(result)} on {result.engine} ({result.precision}), {result.scenario}, "
         f"model {result.model}{metric}, {result.samples} samples:"
     )
 

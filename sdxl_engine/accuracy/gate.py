@@ -12,6 +12,7 @@ from sdxl_engine.accuracy.ranges import OFFICIAL, judge, unjudged
 from sdxl_engine.assets.benchmark_inputs import other_inputs
 from sdxl_engine.errors import UsageError
 from sdxl_engine.results import INTERVAL_PERCENT
+from sdxl_engine.run_system import other_schedule
 
 if TYPE_CHECKING:
     from sdxl_engine.models.source import ModelSource
@@ -72,6 +73,20 @@ def choose(settings: RunSettings, model: ModelSource, count: int) -> Gate:
     if settings.shard is not None:
         lacking = f"shard {settings.shard}: to be judged with the other shards, by sdxl-engine score merge"
         return Gate("none", "a shard of a run", lacking=lacking)
+    gate = _of_inputs(settings, model, count)
+    other = other_schedule(settings)
+    return _of_other_steps(gate, f"{other}: not a score of {settings.model_opt}") if other else gate
+
+
+def _of_other_steps(gate: Gate, label: str) -> Gate:
+    """A range says what a variant scores; a run with other steps than the variant's is shown beside it, not judged."""
+    if gate.name == CUSTOM or gate.ranges is None:
+        return dataclasses.replace(gate, label="; ".join(filter(None, (gate.label, label))))
+    return dataclasses.replace(gate, ranges=None, lacking=label, others=(gate.ranges, *gate.others))
+
+
+def _of_inputs(settings: RunSettings, model: ModelSource, count: int) -> Gate:
+    """The gate by metric, model, captions and latent, for the variant's own steps."""
     if settings.metrics != "auto":
         return _other_metrics(settings, count)
     if model.metric_variant != OFFICIAL.variant:

@@ -27,11 +27,11 @@ class OnnxRuntimeEngine:
 
     name = "onnxruntime"
 
-    def __init__(self, folder: Path, spec: ModelSpec) -> None:
+    def __init__(self, folder: Path, spec: ModelSpec, precision: str = "fp32") -> None:
         self.spec = spec
         self.networks = spec.networks
         self.device = torch.device("cpu")
-        self.capabilities = Capabilities(precision="fp32")
+        self.capabilities = Capabilities(precision=precision)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = len(os.sched_getaffinity(0))
         options.log_severity_level = 3
@@ -75,5 +75,10 @@ class OnnxRuntimeEngine:
 
 def create(request: EngineRequest) -> OnnxRuntimeEngine:
     """Export the checkpoint's networks where the cache has none that fit, and load them."""
-    folder = exported_networks(request.checkpoint, request.spec, request.cache)
-    return OnnxRuntimeEngine(folder, request.spec)
+    if request.precision == "fp32":
+        folder = exported_networks(request.checkpoint, request.spec, request.cache)
+    else:
+        from sdxl_engine.export.quantised import quantised_networks
+
+        folder = quantised_networks(request.checkpoint, request.spec, request.cache)
+    return OnnxRuntimeEngine(folder, request.spec, request.precision)

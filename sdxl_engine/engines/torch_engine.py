@@ -12,6 +12,8 @@ from sdxl_engine.models.load import load_networks
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from torch import nn
+
     from sdxl_engine.engines.base import EngineRequest
 
 _DTYPES = {"fp64": "float64", "fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
@@ -23,11 +25,12 @@ class TorchEngine:
 
     Args:
         request: Checkpoint, precision and device; any batch size will do.
+        networks: Run in place of the checkpoint's own; in the precision and as `load_networks` gives them.
     """
 
     name = "torch"
 
-    def __init__(self, request: EngineRequest) -> None:
+    def __init__(self, request: EngineRequest, networks: dict[str, nn.Module] | None = None) -> None:
         dtype = _DTYPES[request.precision]
         self.spec = request.spec
         self.networks = with_floats(request.spec.networks, dtype)
@@ -42,7 +45,7 @@ class TorchEngine:
             # The reference of every other engine is in all of float32. The switch is the whole process's.
             torch.backends.cuda.matmul.allow_tf32 = False
             torch.backends.cudnn.allow_tf32 = False
-        loaded = load_networks(request.checkpoint, getattr(torch, dtype), decoder_dtype=decoder_dtype)
+        loaded = networks or load_networks(request.checkpoint, getattr(torch, dtype), decoder_dtype=decoder_dtype)
         self._modules = {name: module.to(self.device) for name, module in loaded.items()}
 
     def bind(self, network: str, buffers: Buffers) -> Callable[[], None]:

@@ -48,7 +48,7 @@ def interfaces(spec: ModelSpec, precision: str) -> dict[str, NetworkSpec]:
         raise UsageError(
             f"there is no ONNX export in {precision}",
             got=precision,
-            expected=" or ".join(PRECISIONS) + "; int8 and fp8 need ONNX files with quantised layers",
+            expected=" or ".join(PRECISIONS) + "; int8 is exported for engine onnxruntime, fp8 not at all",
         )
     networks = with_floats(spec.networks, PRECISIONS[precision])
     if spec.upcast_decoder:
@@ -73,12 +73,12 @@ def exported_networks(checkpoint: Path, spec: ModelSpec, cache: Path, precision:
     return built_once(
         cache,
         f"onnx-{precision}",
-        ingredients(checkpoint, precision),
+        export_ingredients(checkpoint, precision),
         lambda folder: export_checkpoint(checkpoint, spec, precision, folder),
     )
 
 
-def ingredients(checkpoint: Path, precision: str) -> dict[str, object]:
+def export_ingredients(checkpoint: Path, precision: str) -> dict[str, object]:
     """Everything that decides what the export of a checkpoint is."""
     return {
         "what": WHAT,

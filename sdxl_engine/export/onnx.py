@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
+from sdxl_engine.export.quantised_layers import onnx_translation
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
@@ -59,6 +61,7 @@ def export_network(network: nn.Module, interface: NetworkSpec, target: Path) -> 
             input_names=list(interface.inputs),
             output_names=list(interface.outputs),
             dynamic_shapes=shapes,
+            custom_translation_table=onnx_translation(),
         )
     assert program is not None
     # The exporter notes where in the source each node comes from, with this machine's paths: a model exported elsewhere

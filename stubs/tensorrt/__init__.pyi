@@ -4,6 +4,7 @@ TensorRT ships no type stubs, and tensorrt-stubs 10.13.0.35.1 on PyPI is not val
 with the docstrings of the installed library by tests/unit/engines/tensorrt/test_stubs.py.
 """
 
+from abc import ABCMeta
 from collections.abc import Sequence
 from enum import IntEnum
 from typing import Any
@@ -37,7 +38,7 @@ class BuilderFlag:
 class ExecutionContextAllocationStrategy:
     USER_MANAGED: ExecutionContextAllocationStrategy
 
-class Dims(Sequence[int]): ...
+class Dims(Sequence[int], metaclass=ABCMeta): ...
 
 class ILogger:
     class Severity(IntEnum):

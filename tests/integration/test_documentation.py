@@ -34,6 +34,12 @@ MLPerf Stable Diffusion XL benchmark:
                         (env SDXL_DEVICE, ini sdxl_device)
   --sdxl-graphs=WHEN    CUDA graphs (auto, on, off), default auto: if the engine can be captured
                         (env SDXL_GRAPHS, ini sdxl_graphs)
+  --sdxl-shallow-steps=N
+                        Shallow steps after each deep one, default the variant's own
+                        (env SDXL_SHALLOW_STEPS, ini sdxl_shallow_steps)
+  --sdxl-deep-steps=LIST
+                        The deep steps themselves (0-3,6,9), in their place
+                        (env SDXL_DEEP_STEPS, ini sdxl_deep_steps)
   --sdxl-scenario=NAME  LoadGen scenario (Offline) (env SDXL_SCENARIO, ini sdxl_scenario)
   --sdxl-test-mode=NAME LoadGen tests to run (AccuracyOnly, PerformanceOnly, SubmissionRun)
                         (env SDXL_TEST_MODE, ini sdxl_test_mode)

@@ -15,6 +15,7 @@ def test_show(show):
     print("SHOW", repr((show.samples, show.scenario, show.pipeline, show.model)))
     print("SHOW", show.captions, show.build_dir.name)
     print("SHOW", show.metrics, show.metrics_dir, show.metrics_device)
+    print("SHOW", show.shallow_steps, show.deep_steps)
     print("SHOW", show.shard, show.resume, show.responses, show.save_images)
 """
 
@@ -34,6 +35,7 @@ def test_values_reach_the_settings(project, workers):
         "--sdxl-metrics=torchmetrics",
         "--sdxl-metrics-dir=.",
         "--sdxl-metrics-device=cuda:1",
+        "--sdxl-deep-steps=0-3,8",
         "--sdxl-shard=2/3",
         "--sdxl-resume=logs",
         "--sdxl-responses=digests",
@@ -46,6 +48,7 @@ def test_values_reach_the_settings(project, workers):
             "SHOW (64, 'Offline', 'mine:build', 'random')",
             f"SHOW {project.path / 'c.tsv'} build",
             f"SHOW torchmetrics {project.path} cuda:1",
+            "SHOW None 0-3,8",
             f"SHOW 2/3 {project.path / 'logs'} digests all",
         ]
     )

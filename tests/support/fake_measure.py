@@ -11,6 +11,7 @@ from sdxl_engine.accuracy.custom import custom_ranges
 from sdxl_engine.accuracy.gate import Gate
 from sdxl_engine.errors import AssetError, EngineError, UnavailableError, unknown_choice
 from sdxl_engine.results import AccuracyRanges, LoadgenResult, Measurement, Range, Scores
+from sdxl_engine.run_system import other_schedule, schedule_in_effect
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -103,7 +104,13 @@ class FakeMeasure:
         self._log(settings, "describe")
         if self.broken_captions:
             raise AssetError("the captions file has no column caption", source="captions.tsv")
-        return {"model": "shapes", "engine": self._engine(settings), "samples": str(settings.samples or 512)}
+        other = other_schedule(settings)
+        return {
+            "model": "shapes",
+            "engine": self._engine(settings),
+            **({"deep steps": schedule_in_effect(settings)} if other else {}),
+            "samples": str(settings.samples or 512),
+        }
 
     def _engine(self, settings: RunSettings) -> str:
         return "onnxruntime" if settings.engine == "auto" else settings.engine
@@ -124,6 +131,9 @@ class FakeMeasure:
             ranges = custom_ranges(settings, run.scores.variant, run.scores.count)
             verdict = Gate("custom", ranges.origin, ranges).judge(run.scores)
             run = dataclasses.replace(run, ranges=ranges, verdict=verdict)
+        if accuracy and (other := other_schedule(settings)):
+            verdict = Gate("none", "other steps", lacking=other).judge(run.scores)
+            run = dataclasses.replace(run, ranges=None, verdict=verdict)
         if accuracy and settings.shard is not None:
             verdict = Gate("none", "a shard of a run", lacking=f"shard {settings.shard}").judge(run.scores)
             run = dataclasses.replace(run, ranges=None, verdict=verdict, shard=settings.shard)
@@ -139,6 +149,7 @@ class FakeMeasure:
         return dataclasses.replace(
             run,
             model_opt=settings.model_opt,
+            deep_steps=schedule_in_effect(settings),
             engine=self._engine(settings),
             loadgen=loadgen,
             environment={"python": "3.11"},

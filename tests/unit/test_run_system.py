@@ -10,7 +10,7 @@ from sdxl_engine.engines.registry import EngineEntry
 from sdxl_engine.errors import UsageError
 from sdxl_engine.measure import describe
 from sdxl_engine.run_engine import engine_entry, expected_qps, precision_in_effect
-from sdxl_engine.run_system import batch_size, run_config, system_of
+from sdxl_engine.run_system import batch_size, run_config, schedule_in_effect, system_of
 from sdxl_engine.settings import RunSettings
 
 CONFIG = """
@@ -24,6 +24,7 @@ precision = "fp16"
 use_graphs = false
 gpu_batch_size = { clip1 = 64, clip2 = 64, unet = 4, shallow_unet = 4, vae = 2 }
 [Offline.DeepCache]
+shallow_unet_steps = 3
 offline_expected_qps = 12.5
 source = "the test"
 """
@@ -68,6 +69,25 @@ def test_shapes_runs_the_same_on_every_machine(settings):
     assert batch_size(small) == 8
     assert precision_in_effect(small) == "fp32"
     assert "system" not in describe(small)
+
+
+@pytest.mark.parametrize(
+    ("asked", "deep"),
+    [
+        ({}, "0,4,8,12,16"),
+        ({"shallow_steps": 1}, "0,2,4,6,8,10,12,14,16,18"),
+        ({"deep_steps": "0,10"}, "0,10"),
+        ({"model_opt": "NoOpt"}, "0-19"),
+        ({"model": "shapes"}, "0,2,4,6,8,10,12,14,16,18"),
+        ({"pipeline": "mine:build"}, "unstated"),
+        ({"pipeline": "mine:build", "deep_steps": "0,10"}, "0,10"),
+    ],
+)
+def test_the_schedule_is_the_options_else_the_configurations_else_the_variants(settings, asked, deep):
+    asked = dataclasses.replace(settings, **asked)
+    assert schedule_in_effect(asked) == deep
+    named = describe(asked).get("deep steps")
+    assert named == (deep if deep in ("0,4,8,12,16", "0,10") else None)
 
 
 def test_a_batch_of_none_is_refused():

@@ -5,7 +5,7 @@ import pytest
 from diffusers import EulerDiscreteScheduler
 
 from sdxl_engine.errors import AssetError
-from sdxl_engine.schedule import deep_steps, euler_schedule, read_schedule
+from sdxl_engine.schedule import euler_schedule, read_schedule
 from sdxl_engine.shapes.bundle import BUNDLE
 
 
@@ -25,19 +25,6 @@ def test_has_the_benchmarks_figures():
     assert round(schedule.init_noise_sigma, 4) == 11.0736
     assert round(float(schedule.sigmas[0]), 4) == 11.0283
     assert schedule.sigmas[-1] == 0
-
-
-@pytest.mark.parametrize(
-    ("model_opt", "shallow", "expected"),
-    [
-        ("NoOpt", 1, list(range(20))),
-        ("DeepCache", 1, list(range(0, 20, 2))),
-        ("DeepCachePruned", 1, list(range(0, 20, 2))),
-        ("DeepCache", 3, [0, 4, 8, 12, 16]),
-    ],
-)
-def test_deep_steps(model_opt, shallow, expected):
-    assert list(deep_steps(model_opt, 20, shallow)) == expected
 
 
 def test_another_sampler_is_refused(tmp_path):

@@ -18,13 +18,14 @@ from sdxl_engine.accuracy.scorer import Scorer
 from sdxl_engine.assets.captions import write_captions
 from sdxl_engine.assets.latents import read_latent
 from sdxl_engine.assets.tokens import tokenise
+from sdxl_engine.cache_schedule import deep_steps
 from sdxl_engine.engines.base import EngineRequest
 from sdxl_engine.engines.torch_engine import create
 from sdxl_engine.files import write_json
 from sdxl_engine.models.prompts import STEPS
 from sdxl_engine.models.spec import read_spec
 from sdxl_engine.pipeline import Pipeline
-from sdxl_engine.schedule import deep_steps, read_schedule
+from sdxl_engine.schedule import read_schedule
 from sdxl_engine.shapes import bundle as layout
 from sdxl_engine.shapes.grammar import parse
 from sdxl_engine.shapes.pixel_check import check_picture

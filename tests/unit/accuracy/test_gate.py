@@ -162,6 +162,22 @@ def test_shapes_is_judged_by_its_own_ranges_for_the_count(shapes):
     assert lacking.lacking == "shapes has ranges for 128, 512 captions, this run had 6"
 
 
+@pytest.mark.parametrize(("which", "count", "name"), [("checkpoint", 5000, "official"), ("shapes", 512, "shapes-512")])
+def test_other_steps_than_the_variants_own_are_shown_beside_its_range_and_not_judged(request, which, count, name):
+    model = request.getfixturevalue(which)
+    judged = choose(settings(), model, count).ranges
+    middle = Scores(*((r.lower + r.upper) / 2 for r in (judged.clip, judged.fid)), count, judged.variant)
+    assert choose(settings(shallow_steps=1), model, count).judge(middle).passed is True
+    verdict = choose(settings(shallow_steps=2), model, count).judge(middle)
+    assert verdict.passed is None
+    assert verdict.reason == "deep steps 0,3,6,9,12,15,18: not a score of DeepCache"
+    assert "PASSED" not in verdict.line
+    assert verdict.notes[0].startswith(f"for information, {name}: [PASSED] CLIP_SCORE")
+    own = choose(settings(shallow_steps=2, clip_range="1,100"), model, count).judge(middle)
+    assert own.passed is True
+    assert own.notes[0] == verdict.reason
+
+
 def test_a_shard_is_not_judged_by_itself(checkpoint):
     verdict = choose(settings(shard="1/4", clip_range="31,32"), checkpoint, 1250).judge(scores(count=1250))
     assert verdict.passed is None

@@ -81,7 +81,7 @@ def test_variants_come_repeated_or_with_commas_once_each_in_order(parse):
 
 
 def test_every_option_can_be_set_in_every_place(parse, pytester, monkeypatch):
-    typed = {"samples": "64", "timeout_s": "64", "batch_size": "64"}
+    typed = {"samples": "64", "timeout_s": "64", "batch_size": "64", "shallow_steps": "6"}
     values = {option.field: typed.get(option.field, f"value-{option.field}") for option in OPTIONS}
     expected = set(values)
     assert set(parse(*(f"{option.flag}={values[option.field]}" for option in OPTIONS)).sources) == expected
