@@ -75,5 +75,5 @@ class OnnxRuntimeEngine:
 
 def create(request: EngineRequest) -> OnnxRuntimeEngine:
     """Export the checkpoint's networks where the cache has none that fit, and load them."""
-    folder = exported_networks(request.checkpoint, request.spec, request.cache)
+    folder = exported_networks(request.checkpoint, request.spec, request.cache, model_opt=request.model_opt)
     return OnnxRuntimeEngine(folder, request.spec)

@@ -16,7 +16,7 @@ from sdxl_engine.engines.cache import MANIFEST, built_once
 from sdxl_engine.errors import UsageError
 from sdxl_engine.export import onnx as exporter
 from sdxl_engine.files import read_json, sha256, tree_files
-from sdxl_engine.models import load, text, unet_split
+from sdxl_engine.models import load, pruned, text, unet_split
 from sdxl_engine.models.spec import ONNX_FOLDERS
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 PRECISIONS = {"fp32": "float32", "fp16": "float16"}
 _BUILT_WITH = ("torch", "onnx", "onnxscript", "diffusers", "transformers")
 _BUILT_BY = (exporter, load, text, unet_split)
-_PARTS = ("text_encoder", "text_encoder_2", "unet", "vae")
+_PARTS = ("text_encoder", "text_encoder_2", pruned.FULL, "vae")
 
 
 def interfaces(spec: ModelSpec, precision: str) -> dict[str, NetworkSpec]:
@@ -54,7 +54,9 @@ def network_precision(spec: ModelSpec, network: str, precision: str) -> str:
     return "fp32" if network == "vae" and spec.upcast_decoder else precision
 
 
-def exported_networks(checkpoint: Path, spec: ModelSpec, cache: Path, precision: str = "fp32") -> Path:
+def exported_networks(
+    checkpoint: Path, spec: ModelSpec, cache: Path, precision: str = "fp32", model_opt: str = "NoOpt"
+) -> Path:
     """The folder with `<network's folder>/model.onnx` of each network, exported on first use.
 
     Args:
@@ -62,10 +64,12 @@ def exported_networks(checkpoint: Path, spec: ModelSpec, cache: Path, precision:
         spec: Its sizes.
         cache: Where built files go, `build/engines`.
         precision: `fp32`, or `fp16`, see `interfaces`.
+        model_opt: Which variant's networks; those of NoOpt and DeepCache are the same.
     """
     tensors = interfaces(spec, precision)
+    parts = dict.fromkeys([*_PARTS, pruned.deep_unet(model_opt)])
     ingredients = {
-        "weights": {f"{part}/{name}": sha256(path) for part in _PARTS for name, path in tree_files(checkpoint / part)},
+        "weights": {f"{part}/{name}": sha256(path) for part in parts for name, path in tree_files(checkpoint / part)},
         "opset": exporter.OPSET,
         "precision": precision,
         "libraries": {name: importlib.metadata.version(name) for name in _BUILT_WITH},
@@ -74,7 +78,7 @@ def exported_networks(checkpoint: Path, spec: ModelSpec, cache: Path, precision:
 
     def build(folder: Path) -> None:
         dtypes = [getattr(torch, PRECISIONS[network_precision(spec, part, precision)]) for part in ("unet", "vae")]
-        networks = load.load_networks(checkpoint, *dtypes)
+        networks = load.load_networks(checkpoint, *dtypes, model_opt=model_opt)
         exporter.export_networks(networks, tensors, folder)
 
     return built_once(cache, f"onnx-{precision}", ingredients, build)

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from sdxl_engine.errors import AssetError
+from sdxl_engine.models import pruned
 from sdxl_engine.models.text import encode_text
-from sdxl_engine.models.unet_split import DeepUnet, ShallowUnet
+from sdxl_engine.models.unet_split import DeepUnet, ShallowUnet, keep_shallow_part
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -46,19 +47,24 @@ class Decoder(nn.Module):
 
 
 def load_networks(
-    checkpoint: Path, dtype: torch.dtype = torch.float32, decoder_dtype: torch.dtype | None = None
+    checkpoint: Path,
+    dtype: torch.dtype = torch.float32,
+    decoder_dtype: torch.dtype | None = None,
+    model_opt: str = "NoOpt",
 ) -> dict[str, nn.Module]:
     """Load the networks onto the CPU, in evaluation mode, named as `spec.NETWORKS`.
 
-    Both UNets share their weights.
+    Both UNets share their weights; but for `DeepCachePruned` the deep one is the pruned UNet, and of the full one only
+    what the shallow pass runs is kept.
 
     Args:
         checkpoint: A diffusers-layout folder.
         dtype: Of the weights.
         decoder_dtype: Of the decoder's, if it is another; see `ModelSpec.upcast_decoder`.
+        model_opt: Which variant's networks.
 
     Raises:
-        AssetError: a part of the checkpoint is missing or does not load.
+        AssetError: a part of the checkpoint is missing or does not load, or the pruned UNet does not fit the full one.
     """
     from diffusers import AutoencoderKL, UNet2DConditionModel
     from transformers import CLIPTextModel, CLIPTextModelWithProjection
@@ -74,11 +80,15 @@ def load_networks(
             raise AssetError(f"cannot load {name}", got=error, source=checkpoint / name) from error
 
     with _quiet():
-        unet = part(UNet2DConditionModel, "unet", common)
+        unet = deep = part(UNet2DConditionModel, pruned.FULL, common)
+        if pruned.deep_unet(model_opt) == pruned.PRUNED:
+            pruned.check_fits(checkpoint)
+            deep = part(UNet2DConditionModel, pruned.PRUNED, common)
+            keep_shallow_part(unet)
         networks: dict[str, nn.Module] = {
             "clip1": TextEncoder(part(CLIPTextModel, "text_encoder", text)),
             "clip2": TextEncoder(part(CLIPTextModelWithProjection, "text_encoder_2", text)),
-            "unet": DeepUnet(unet),
+            "unet": DeepUnet(deep),
             "shallow_unet": ShallowUnet(unet),
             "vae": Decoder(part(AutoencoderKL, "vae", common | {"torch_dtype": decoder_dtype or dtype})),
         }
