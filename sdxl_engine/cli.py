@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING
 from sdxl_engine import __version__, commands
 from sdxl_engine.compare_command import add_compare, compare
 from sdxl_engine.diff_command import add_diff, diff
+from sdxl_engine.distill_command import add_distill, distill
 from sdxl_engine.errors import SdxlError
 from sdxl_engine.generate_engines_command import add_generate_engines, generate_engines
+from sdxl_engine.prune_command import add_prune, prune
 from sdxl_engine.settings import (
     DEVICES,
     GATES,
@@ -34,7 +36,9 @@ _DEFAULTS = RunSettings()
 _COMMANDS = commands.COMMANDS | {
     "compare": compare,
     "diff": diff,
+    "distill": distill,
     "generate-engines": generate_engines,
+    "prune": prune,
     "systems": systems,
 }
 
@@ -126,6 +130,8 @@ def _parser() -> argparse.ArgumentParser:
     add_diff(subcommands, _options())
     add_systems(subcommands)
     add_generate_engines(subcommands, shared)
+    add_prune(subcommands, shared)
+    add_distill(subcommands, shared)
     subcommands.add_parser("doctor", parents=[shared], help="say what is installed and what would run")
     return parser
 

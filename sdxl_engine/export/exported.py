@@ -77,8 +77,10 @@ def exported_networks(
     }
 
     def build(folder: Path) -> None:
-        dtypes = [getattr(torch, PRECISIONS[network_precision(spec, part, precision)]) for part in ("unet", "vae")]
-        networks = load.load_networks(checkpoint, *dtypes, model_opt=model_opt)
+        dtype, of_decoder = (
+            getattr(torch, PRECISIONS[network_precision(spec, part, precision)]) for part in ("unet", "vae")
+        )
+        networks = load.load_networks(checkpoint, dtype, of_decoder, model_opt)
         exporter.export_networks(networks, tensors, folder)
 
     return built_once(cache, f"onnx-{precision}", ingredients, build)

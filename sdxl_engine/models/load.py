@@ -66,35 +66,49 @@ def load_networks(
     Raises:
         AssetError: a part of the checkpoint is missing or does not load, or the pruned UNet does not fit the full one.
     """
-    from diffusers import AutoencoderKL, UNet2DConditionModel
+    from diffusers import AutoencoderKL
     from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
-    # diffusers advises to install `accelerate`, which is not needed, at every load unless told not to use it.
-    common = {"torch_dtype": dtype, "low_cpu_mem_usage": False, "local_files_only": True}
-    text = {"dtype": dtype, "local_files_only": True}
-
-    def part(loader: Any, name: str, options: dict[str, Any]) -> Any:
-        try:
-            return loader.from_pretrained(checkpoint / name, **options)
-        except (OSError, ValueError, RuntimeError, KeyError) as error:
-            raise AssetError(f"cannot load {name}", got=error, source=checkpoint / name) from error
-
+    text = {"dtype": dtype}
+    unet = deep = load_unet(checkpoint / pruned.FULL, dtype)
+    if pruned.deep_unet(model_opt) == pruned.PRUNED:
+        pruned.check_fits(checkpoint)
+        deep = load_unet(checkpoint / pruned.PRUNED, dtype)
+        keep_shallow_part(unet)
     with _quiet():
-        unet = deep = part(UNet2DConditionModel, pruned.FULL, common)
-        if pruned.deep_unet(model_opt) == pruned.PRUNED:
-            pruned.check_fits(checkpoint)
-            deep = part(UNet2DConditionModel, pruned.PRUNED, common)
-            keep_shallow_part(unet)
         networks: dict[str, nn.Module] = {
-            "clip1": TextEncoder(part(CLIPTextModel, "text_encoder", text)),
-            "clip2": TextEncoder(part(CLIPTextModelWithProjection, "text_encoder_2", text)),
+            "clip1": TextEncoder(_part(CLIPTextModel, checkpoint / "text_encoder", **text)),
+            "clip2": TextEncoder(_part(CLIPTextModelWithProjection, checkpoint / "text_encoder_2", **text)),
             "unet": DeepUnet(deep),
             "shallow_unet": ShallowUnet(unet),
-            "vae": Decoder(part(AutoencoderKL, "vae", common | {"torch_dtype": decoder_dtype or dtype})),
+            "vae": Decoder(_part(AutoencoderKL, checkpoint / "vae", torch_dtype=decoder_dtype or dtype, **_OWN_LOADER)),
         }
     for network in networks.values():
         network.eval().requires_grad_(requires_grad=False)
     return networks
+
+
+def load_unet(folder: Path, dtype: torch.dtype = torch.float32) -> Any:
+    """A UNet2DConditionModel on the CPU, in evaluation mode.
+
+    Raises:
+        AssetError: it does not load.
+    """
+    from diffusers import UNet2DConditionModel
+
+    with _quiet():
+        return _part(UNet2DConditionModel, folder, torch_dtype=dtype, **_OWN_LOADER)
+
+
+_OWN_LOADER = {"low_cpu_mem_usage": False}
+"""diffusers advises to install `accelerate`, which is not needed, at every load unless told not to use it."""
+
+
+def _part(loader: Any, folder: Path, **options: Any) -> Any:
+    try:
+        return loader.from_pretrained(folder, local_files_only=True, **options)
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        raise AssetError(f"cannot load {folder.name}", got=error, source=folder) from error
 
 
 @contextlib.contextmanager

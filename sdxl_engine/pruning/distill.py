@@ -100,7 +100,8 @@ class Distillation:
     @torch.no_grad()
     def held_out_loss(self) -> float:
         """`output_loss` on the states of the prompts that are not trained on, the mean over batches."""
-        rows = torch.arange(self._split, len(self._states), device=self._states.samples.device).split(CHECK_BATCH)
+        held_out = torch.arange(self._split, len(self._states), device=self._states.samples.device)
+        rows = torch.split(held_out, CHECK_BATCH)
         return sum(float(self._of(each)) * len(each) for each in rows) / sum(map(len, rows))
 
     def run(self, stop_at: float | None = None) -> bool:
@@ -129,7 +130,9 @@ def begin(work: Path, identity: Mapping[str, Any], *, resume: bool) -> None:
             raise UsageError(
                 "the checkpoint is of another training",
                 got="; ".join(differing),
-                expected="; ".join(f"{line.partition(':')[0]}: {identity[line.partition(':')[0]]}" for line in differing),
+                expected="; ".join(
+                    f"{line.partition(':')[0]}: {identity[line.partition(':')[0]]}" for line in differing
+                ),
                 source=checkpoint,
                 fix="leave out --resume, which begins anew, or name another --work",
             )

@@ -1,4 +1,4 @@
-"""Floating-point operations of a UNet's step by module, from shapes alone: no weights are needed and nothing is computed.
+"""Floating-point operations of a UNet's step by module, from shapes alone: without weights, and nothing is computed.
 
 Counted are the multiplications and additions, two for each pair, of convolutions, linear layers and attention products,
 as torch.utils.flop_counter counts them; norms, activations and additions are not.

@@ -37,7 +37,7 @@ class Importance:
 
     def __init__(self, unet: Any, states: States, rows: Sequence[int]) -> None:
         self._unet = unet
-        self._rows = torch.tensor(list(rows), device=states.samples.device).split(BATCH)
+        self._rows = torch.split(torch.tensor(list(rows), device=states.samples.device), BATCH)
         self._states = states
         self._expected = [self._outputs(rows) for rows in self._rows]
 

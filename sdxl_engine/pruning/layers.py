@@ -1,9 +1,9 @@
 """The transformer layers of an SDXL UNet: which there are, running without some, and a UNet that lacks them.
 
-A UNet whose attentions have different numbers of layers is one that diffusers loads as it is:
-`transformer_layers_per_block` may hold a list for each down block, one number for each attention, and so may
-`reverse_transformer_layers_per_block` for the up blocks. The middle block takes the last entry of the first, so a fourth
-entry after those of the three down blocks is its own (`UNet2DConditionModel.__init__` of diffusers 0.42.1). An attention
+A UNet whose attentions have different numbers of layers is one that diffusers loads as it is: the entries of
+`transformer_layers_per_block` may be lists, one for each down block with a number for each attention, and so may those
+of `reverse_transformer_layers_per_block` for the up blocks. The middle block takes the last entry of the former, so a
+fourth entry after those of the three down blocks is its own (`UNet2DConditionModel.__init__` of diffusers 0.42.1). An attention
 may have no layer: its norm and two projections stay, since diffusers has no name for a block with some attentions.
 """
 
@@ -27,14 +27,14 @@ class Layer(NamedTuple):
 
     Args:
         attention: Name of the Transformer2DModel, such as `down_blocks.1.attentions.0`.
-        index: Its place there in the full UNet, from 0.
+        place: Where it stands there in the full UNet, from 0.
     """
 
     attention: str
-    index: int
+    place: int
 
     def __str__(self) -> str:
-        return f"{self.attention}.transformer_blocks.{self.index}"
+        return f"{self.attention}.transformer_blocks.{self.place}"
 
 
 def attentions(unet: nn.Module) -> dict[str, Any]:
@@ -46,7 +46,9 @@ def attentions(unet: nn.Module) -> dict[str, Any]:
 
 def layers_of(unet: nn.Module) -> list[Layer]:
     """Every transformer layer, in the order in which they run."""
-    return [Layer(name, index) for name, each in attentions(unet).items() for index in range(len(each.transformer_blocks))]
+    return [
+        Layer(name, index) for name, each in attentions(unet).items() for index in range(len(each.transformer_blocks))
+    ]
 
 
 @contextlib.contextmanager

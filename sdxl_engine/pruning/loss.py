@@ -1,4 +1,4 @@
-"""How far a deep UNet's outputs are from another's: what a layer is judged by, and what the pruned UNet is trained by."""
+"""How far a deep UNet's outputs are from another's: what judges a layer, and what the pruned UNet is trained by."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def output_loss(outputs: Sequence[Tensor], expected: Sequence[Tensor]) -> Tensor
     The change of the network's output is LAPTOP-Diff's criterion ("output loss"), and that each term is divided by the
     square of the full network's own, so that none rules by its size, is its normalised distillation (Zhang et al. 2024,
     arXiv:2404.11098). Here the output is all that a deep step leaves behind: the features too, since a shallow step
-    starts from them, and what guidance makes of both rows, since it is eight times their difference that moves an image.
+    starts from them, and what guidance makes of both rows, since eight times their difference moves an image.
 
     Args:
         outputs: Of `DeepUnet`: noise (2B, 4, S, S), negative rows first, and the cached features.

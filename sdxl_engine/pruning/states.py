@@ -82,7 +82,7 @@ def walk(networks: Mapping[str, nn.Module], checkpoint: Path, prompts: list[str]
     tokens = tokenise(checkpoint, prompts, spec.tokens).to(device)
     texts: list[tuple[Tensor, Tensor]] = []
     ids = torch.cat([tokens.first, tokens.negative_first]), torch.cat([tokens.second, tokens.negative_second])
-    for first, second in zip(*(each.split(BATCH) for each in ids), strict=True):
+    for first, second in zip(*(torch.split(each, BATCH) for each in ids), strict=True):
         _, narrow = networks["clip1"](first)
         pooled, wide = networks["clip2"](second)
         texts.append((torch.cat([narrow, wide], dim=-1).half(), pooled.half()))
@@ -99,7 +99,7 @@ def walk(networks: Mapping[str, nn.Module], checkpoint: Path, prompts: list[str]
         torch.tensor(spec.time_ids, device=device),
     )
     sigmas = schedule.sigmas.tolist()
-    for own in torch.arange(len(prompts), device=device).split(BATCH):
+    for own in torch.split(torch.arange(len(prompts), device=device), BATCH):
         latent = latents[own]
         for step in range(STEPS):
             samples[own, step] = (latent / (sigmas[step] ** 2 + 1) ** 0.5).half()
