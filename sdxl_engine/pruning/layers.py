@@ -3,8 +3,9 @@
 A UNet whose attentions have different numbers of layers is one that diffusers loads as it is: the entries of
 `transformer_layers_per_block` may be lists, one for each down block with a number for each attention, and so may those
 of `reverse_transformer_layers_per_block` for the up blocks. The middle block takes the last entry of the former, so a
-fourth entry after those of the three down blocks is its own (`UNet2DConditionModel.__init__` of diffusers 0.42.1). An attention
-may have no layer: its norm and two projections stay, since diffusers has no name for a block with some attentions.
+fourth entry after those of the three down blocks is its own (`UNet2DConditionModel.__init__` of diffusers 0.42.1).
+An attention may have no layer: its norm and two projections stay, since diffusers has no name for a block with some
+attentions.
 """
 
 from __future__ import annotations

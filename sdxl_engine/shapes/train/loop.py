@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 EAGER_STEPS = 3
 """Steps run before capture, so that lazy initialisation (cuBLAS, cuDNN, Adam's state) is not captured."""
 
+LOOK_EVERY = 50
+"""Steps between looks at the loss, which wait for the device, and at the clock."""
+
 
 class Trainer:
     """Runs `loss()` backward and steps AdamW; on a GPU the whole step is one CUDA graph.
@@ -110,7 +113,7 @@ class Trainer:
                 began, timed_from = time.monotonic(), self.step
             advance()
             self.step += 1
-            if self.step % 50 and self.step < self.stage.steps:
+            if self.step % LOOK_EVERY and self.step < self.stage.steps:
                 continue
             loss = float(self.last_loss)  # waits for the device: the clock below is honest
             now = time.monotonic()

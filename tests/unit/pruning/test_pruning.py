@@ -79,7 +79,7 @@ def test_the_cached_features_keep_the_shapes_of_the_interface(unet, states, rows
 def test_a_layer_that_does_nothing_goes_first_and_one_that_does_much_stays(unet, states):
     idle, busy = Layer("up_blocks.0.attentions.1", 0), Layer("up_blocks.1.attentions.0", 0)
     for layer, factor in ((idle, 0.0), (busy, 30.0)):
-        block = attentions(unet)[layer.attention].transformer_blocks[layer.index]
+        block = attentions(unet)[layer.attention].transformer_blocks[layer.place]
         with torch.no_grad():
             for linear in (block.attn1.to_out[0], block.attn2.to_out[0], block.ff.net[2]):
                 linear.weight.mul_(factor)
