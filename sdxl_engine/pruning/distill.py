@@ -19,6 +19,7 @@ from sdxl_engine.errors import UsageError
 from sdxl_engine.files import read_json, write_json
 from sdxl_engine.models.prompts import STEPS
 from sdxl_engine.models.unet_split import DeepUnet
+from sdxl_engine.pruning.importance import spread
 from sdxl_engine.pruning.loss import output_loss
 from sdxl_engine.pruning.states import autocast
 from sdxl_engine.shapes.train.loop import Trainer
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 NAME = "distill"
 IDENTITY = "distill.json"
 CHECK_BATCH = 32
+CHECK_TIMESTEPS = 5
+"""Of each held-out prompt's steps, how many the loss is measured on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,8 +103,9 @@ class Distillation:
     @torch.no_grad()
     def held_out_loss(self) -> float:
         """`output_loss` on the states of the prompts that are not trained on, the mean over batches."""
-        held_out = torch.arange(self._split, len(self._states), device=self._states.samples.device)
-        rows = torch.split(held_out, CHECK_BATCH)
+        prompts = (len(self._states) - self._split) // STEPS
+        held_out = torch.tensor(spread(prompts, CHECK_TIMESTEPS, STEPS), device=self._states.samples.device)
+        rows = torch.split(self._split + held_out, CHECK_BATCH)
         return sum(float(self._of(each)) * len(each) for each in rows) / sum(map(len, rows))
 
     def run(self, stop_at: float | None = None) -> bool:

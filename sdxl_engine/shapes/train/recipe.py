@@ -100,8 +100,8 @@ def tiny() -> Recipe:
         clip=stage(8),
         features=stage(8),
         denoiser=stage(4),
-        pruning=Pruning(share=0.97, prompts=1, timesteps=1, trained_prompts=4, steps=3, batch=2),
+        pruning=Pruning(share=0.97, prompts=1, timesteps=1, trained_prompts=2, steps=2, batch=1),
         pool=16,
         captions=96,
-        reference_counts=(4, 8),
+        reference_counts=(2, 4),
     )
