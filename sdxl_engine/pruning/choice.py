@@ -55,14 +55,7 @@ def choose(
     Raises:
         UsageError: the layers are not enough.
     """
-    least = (total - sum(layers.values())) / total
-    if not least <= share < 1:
-        raise UsageError(
-            "the deep step cannot be brought to this share by dropping transformer layers",
-            got=share,
-            expected=f"at least {least:.4f}, which has none left, and below 1",
-            source="--share",
-        )
+    check_share(layers, total, share)
 
     def left(dropped: Dropped) -> float:
         return (total - sum(layers[layer] for layer in dropped)) / total
@@ -86,6 +79,22 @@ def choose(
         dropped, now = dropped - best, tried[best]
         note("kept", best)
     return Choice(dropped, left(dropped), now, tuple(steps))
+
+
+def check_share(layers: Mapping[Layer, int], total: int, share: float) -> None:
+    """See `choose`; before anything is measured.
+
+    Raises:
+        UsageError: the layers are not enough.
+    """
+    least = (total - sum(layers.values())) / total
+    if not least <= share < 1:
+        raise UsageError(
+            "the deep step cannot be brought to this share by dropping transformer layers",
+            got=share,
+            expected=f"at least {least:.4f}, which has none left, and below 1",
+            source="--share",
+        )
 
 
 def _candidates(layers: Mapping[Layer, int], dropped: Dropped) -> Iterator[Dropped]:

@@ -11,7 +11,7 @@ from sdxl_engine.models.prompts import STEPS
 from sdxl_engine.models.pruned import FULL, REPORT
 from sdxl_engine.models.spec import read_spec
 from sdxl_engine.pruning import flops
-from sdxl_engine.pruning.choice import choose
+from sdxl_engine.pruning.choice import check_share, choose
 from sdxl_engine.pruning.importance import Importance, spread
 from sdxl_engine.pruning.layers import layers_of, smaller_unet
 from sdxl_engine.pruning.states import walk
@@ -66,10 +66,11 @@ def prune(request: PruneRequest, output: Path, tell: Callable[[str], None]) -> d
     networks = {name: each.to(request.device) for name, each in load_networks(request.checkpoint).items()}
     unet: Any = networks["unet"].unet
     spec = read_spec(request.checkpoint)
-    states = walk(networks, request.checkpoint, list(request.prompts), request.seed)
-    importance = Importance(unet, states, spread(len(request.prompts), request.timesteps, STEPS))
     step = flops.deep_step(unet.config, spec)
     layers = {layer: flops.layer_flops(step, layer) for layer in layers_of(unet)}
+    check_share(layers, sum(step.values()), request.share)
+    states = walk(networks, request.checkpoint, list(request.prompts), request.seed)
+    importance = Importance(unet, states, spread(len(request.prompts), request.timesteps, STEPS))
     choice = choose(importance.loss, layers, sum(step.values()), request.share, tell)
     small = smaller_unet(unet, choice.dropped)
     report = {

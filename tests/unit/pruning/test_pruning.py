@@ -87,8 +87,8 @@ def test_a_layer_that_does_nothing_goes_first_and_one_that_does_much_stays(unet,
     importance = Importance(unet, states, spread(1, 2, STEPS))
     assert importance.loss([]) == 0
     assert importance.loss([idle]) == 0
-    some = [layer for layer in layers_of(unet) if layer.attention.startswith("up_blocks")]
-    chosen = choose(importance.loss, dict.fromkeys(some, 1), 20, 18.5 / 20)
+    some = [layer for layer in layers_of(unet) if layer.attention.startswith("up_blocks.1") or layer == idle]
+    chosen = choose(importance.loss, dict.fromkeys(some, 1), 10, 8.5 / 10)
     assert chosen.steps[0]["dropped"] == [str(idle)]
     assert chosen.steps[0]["loss"] == 0 < chosen.steps[1]["loss"]
     assert busy not in chosen.dropped
