@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING
 from sdxl_engine import __version__, commands
 from sdxl_engine.compare_command import add_compare, compare
 from sdxl_engine.diff_command import add_diff, diff
+from sdxl_engine.distill_command import add_distill, distill
 from sdxl_engine.download_command import add_downloads, download_data, download_model
 from sdxl_engine.errors import SdxlError
 from sdxl_engine.export_command import add_export, export
 from sdxl_engine.generate_engines_command import add_generate_engines, generate_engines
 from sdxl_engine.preprocess_data_command import add_preprocess_data, preprocess_data
+from sdxl_engine.prune_command import add_prune, prune
 from sdxl_engine.settings import (
     DEVICES,
     GATES,
@@ -39,9 +41,11 @@ _COMMANDS = commands.COMMANDS | {
     "diff": diff,
     "download-data": download_data,
     "download-model": download_model,
+    "distill": distill,
     "export": export,
     "generate-engines": generate_engines,
     "preprocess-data": preprocess_data,
+    "prune": prune,
     "systems": systems,
 }
 
@@ -138,6 +142,8 @@ def _parser() -> argparse.ArgumentParser:
     add_generate_engines(subcommands, shared)
     add_preprocess_data(subcommands, shared)
     add_export(subcommands, shared)
+    add_prune(subcommands, shared)
+    add_distill(subcommands, shared)
     subcommands.add_parser("doctor", parents=[shared], help="say what is installed and what would run")
     return parser
 

@@ -60,13 +60,13 @@ def export(settings: RunSettings, arguments: argparse.Namespace) -> Outcome:
         print(line, file=sys.stderr, flush=True)
 
     def check(folder: Path) -> None:
-        checks.extend(check_export(folder, model.checkpoint, spec, precision, tell, device))
+        checks.extend(check_export(folder, model.checkpoint, spec, precision, tell, device, settings.model_opt))
 
     def build(folder: Path) -> None:
-        exported.export_checkpoint(model.checkpoint, spec, precision, folder, tell)
+        exported.export_checkpoint(model.checkpoint, spec, precision, folder, tell, settings.model_opt)
         check(folder)
 
-    built = built_at(target, exported.export_ingredients(model.checkpoint, precision), build)
+    built = built_at(target, exported.export_ingredients(model.checkpoint, precision, settings.model_opt), build)
     if not built:
         check(target)
     print(f"{model.name}: {'exported' if built else 'up to date'} in {precision}, in {target}")

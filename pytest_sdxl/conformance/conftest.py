@@ -12,6 +12,7 @@ import pytest
 
 from pytest_sdxl.options import RESOLVED
 from sdxl_engine.errors import SdxlError, UsageError
+from sdxl_engine.models.pruned import MODEL_OPT
 from sdxl_engine.models.source import AUTO, SHAPES, ModelSource, resolve_model
 from sdxl_engine.run_engine import engine_entry, open_engine
 from sdxl_engine.run_system import BATCH_SIZE
@@ -87,7 +88,9 @@ def reference(settings: RunSettings, model: ModelSource, engine: Engine) -> Refe
     """Engine `torch` in float32, on the GPU if the engine under test is on one."""
     from pytest_sdxl.conformance.reference import reference
 
-    return reference(model, str(engine.device), settings.build_dir / "engines")
+    # Only a pruned UNet makes other networks: runs of the other variants share what is computed.
+    networks = settings.model_opt if settings.model_opt == MODEL_OPT else "NoOpt"
+    return reference(model, str(engine.device), settings.build_dir / "engines", networks)
 
 
 @pytest.fixture(scope="session")

@@ -36,12 +36,18 @@ class Reference:
         model: Which checkpoint.
         device: Where to compute: on the GPU of the engine under test, else on the CPU.
         cache: The build folder's `engines`; nothing is put there.
+        model_opt: Which variant's networks.
     """
 
-    def __init__(self, model: ModelSource, device: str, cache: Path) -> None:
+    def __init__(self, model: ModelSource, device: str, cache: Path, model_opt: str = "NoOpt") -> None:
         self.model = model
         self._request = functools.partial(
-            EngineRequest, checkpoint=model.checkpoint, spec=read_spec(model.checkpoint), cache=cache, device=device
+            EngineRequest,
+            checkpoint=model.checkpoint,
+            spec=read_spec(model.checkpoint),
+            cache=cache,
+            device=device,
+            model_opt=model_opt,
         )
         self._kept: dict[tuple[str, ...], object] = {}
 

@@ -145,8 +145,9 @@ def _own(settings: RunSettings, model: ModelSource, count: int) -> Gate:
             fix="name a checkpoint's folder as the model",
         )
     asked = "asked for, " if settings.gate != "auto" else ""
-    ranges = next((entry for entry in model.ranges if entry.count == count), None)
-    counts = ", ".join(str(entry.count) for entry in model.ranges) or "no count: the captions are not its own"
+    own = model.ranges_of(settings.model_opt)
+    ranges = next((entry for entry in own if entry.count == count), None)
+    counts = ", ".join(str(entry.count) for entry in own) or "no count of these captions"
     lacking = "" if ranges else f"{model.name} has ranges for {counts} captions, this run had {count}"
     return Gate(_PUBLISHED, f"{asked}{model.name} with ranges of its own", ranges, lacking)
 

@@ -76,9 +76,9 @@ class OnnxRuntimeEngine:
 def create(request: EngineRequest) -> OnnxRuntimeEngine:
     """Export the checkpoint's networks where the cache has none that fit, and load them."""
     if request.precision == "fp32":
-        folder = exported_networks(request.checkpoint, request.spec, request.cache)
+        folder = exported_networks(request.checkpoint, request.spec, request.cache, model_opt=request.model_opt)
     else:
         from sdxl_engine.export.quantised import quantised_networks
 
-        folder = quantised_networks(request.checkpoint, request.spec, request.cache)
+        folder = quantised_networks(request.checkpoint, request.spec, request.cache, request.model_opt)
     return OnnxRuntimeEngine(folder, request.spec, request.precision)

@@ -45,7 +45,7 @@ class TorchEngine:
             # The reference of every other engine is in all of float32. The switch is the whole process's.
             torch.backends.cuda.matmul.allow_tf32 = False
             torch.backends.cudnn.allow_tf32 = False
-        loaded = networks or load_networks(request.checkpoint, getattr(torch, dtype), decoder_dtype=decoder_dtype)
+        loaded = networks or load_networks(request.checkpoint, getattr(torch, dtype), decoder_dtype, request.model_opt)
         self._modules = {name: module.to(self.device) for name, module in loaded.items()}
 
     def bind(self, network: str, buffers: Buffers) -> Callable[[], None]:

@@ -79,8 +79,14 @@ def ranges_of(unet: nn.Module, recipe: Recipe, draw: Callable[[], None]) -> dict
     return found
 
 
-def calibrated(checkpoint: Path, spec: ModelSpec, recipe: Recipe) -> dict[str, Amax]:
+def calibrated(checkpoint: Path, spec: ModelSpec, recipe: Recipe, model_opt: str = "NoOpt") -> dict[str, Amax]:
     """The ranges of the UNet's layers over the benchmark's 20 steps, with its latent and guidance, every step deep.
+
+    Args:
+        checkpoint: A diffusers-layout folder that there are calibration captions for.
+        spec: Its sizes.
+        recipe: Which layers, and how.
+        model_opt: Which variant's deep UNet.
 
     Raises:
         UsageError, UnavailableError: see `calibration_captions` and `ranges_of`.
@@ -99,7 +105,7 @@ def calibrated(checkpoint: Path, spec: ModelSpec, recipe: Recipe) -> dict[str, A
     from sdxl_engine.schedule import read_schedule
 
     captions = calibration_captions(checkpoint, recipe)
-    networks = load_networks(checkpoint)
+    networks = load_networks(checkpoint, model_opt=model_opt)
     pipeline = Pipeline(
         TorchEngine(EngineRequest(checkpoint=checkpoint, spec=spec, cache=checkpoint), networks),
         read_schedule(checkpoint, STEPS),

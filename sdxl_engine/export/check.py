@@ -62,7 +62,13 @@ class NetworkCheck:
 
 
 def check_export(
-    folder: Path, checkpoint: Path, spec: ModelSpec, precision: str, tell: Callable[[str], None], device: str | None
+    folder: Path,
+    checkpoint: Path,
+    spec: ModelSpec,
+    precision: str,
+    tell: Callable[[str], None],
+    device: str | None,
+    model_opt: str = "NoOpt",
 ) -> list[NetworkCheck]:
     """Check the five networks one after the other; each is in memory alone.
 
@@ -73,19 +79,26 @@ def check_export(
         precision: `fp16` or `fp32`.
         tell: Gets a line per network.
         device: See `check_network`.
+        model_opt: Which variant's networks.
 
     Raises:
         EngineError: see `check_network`.
     """
     found = []
     for name in NETWORKS:
-        found.append(check_network(folder, name, checkpoint, spec, precision, device))
+        found.append(check_network(folder, name, checkpoint, spec, precision, device, model_opt))
         tell(found[-1].line)
     return found
 
 
 def check_network(
-    folder: Path, name: str, checkpoint: Path, spec: ModelSpec, precision: str, device: str | None
+    folder: Path,
+    name: str,
+    checkpoint: Path,
+    spec: ModelSpec,
+    precision: str,
+    device: str | None,
+    model_opt: str = "NoOpt",
 ) -> NetworkCheck:
     """Check one exported network.
 
@@ -97,6 +110,7 @@ def check_network(
         precision: Of the export, `fp16` or `fp32`.
         device: Where PyTorch runs the network, `cpu` or `cuda`, for one image and in the network's own precision, to
             compare with ONNX Runtime on the CPU; with None, only onnx.checker looks at the file.
+        model_opt: Which variant's network.
 
     Raises:
         EngineError: the file is not valid, ONNX Runtime does not run it, or it computes something else.
@@ -108,8 +122,10 @@ def check_network(
         onnx.checker.check_model(str(path))
     except (onnx.checker.ValidationError, OSError) as error:
         raise EngineError(f"onnx.checker refuses the exported {name}", got=error, source=path) from error
-    errors = _run(path, name, checkpoint, spec, precision, device) if device is not None else {}
     own = network_precision(spec, name, precision)
+    errors: dict[str, float] = {}
+    if device is not None:
+        errors = _run(path, name, checkpoint, spec, precision, device, model_opt)
     # Not `>`: it does not hold of NaN.
     if not all(error <= BOUNDS[own] for error in errors.values()):
         raise EngineError(
@@ -122,10 +138,12 @@ def check_network(
     return NetworkCheck(name, own, size, errors, time.monotonic() - began)
 
 
-def _run(path: Path, name: str, checkpoint: Path, spec: ModelSpec, precision: str, device: str) -> dict[str, float]:
+def _run(
+    path: Path, name: str, checkpoint: Path, spec: ModelSpec, precision: str, device: str, model_opt: str
+) -> dict[str, float]:
     """Per output, how far ONNX Runtime is from PyTorch; one of them is in memory at a time."""
     interface = interfaces(spec, precision)[name]
-    network = load_network(checkpoint, name, torch_dtype(spec, name, precision))
+    network = load_network(checkpoint, name, torch_dtype(spec, name, precision), model_opt)
     inputs = seeded_inputs(network, interface, spec, interface.rows(1))
     wanted = _by_torch(network, inputs, device)
     del network

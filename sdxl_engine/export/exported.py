@@ -19,7 +19,7 @@ from sdxl_engine.engines.cache import MANIFEST, built_once
 from sdxl_engine.errors import AssetError, UsageError
 from sdxl_engine.export import onnx as exporter
 from sdxl_engine.files import read_json, sha256, tree_files
-from sdxl_engine.models import load, text, unet_split, weights
+from sdxl_engine.models import load, pruned, text, unet_split, weights
 from sdxl_engine.models.part_config import PARTS
 from sdxl_engine.models.spec import NETWORKS, ONNX_FOLDERS
 
@@ -61,7 +61,9 @@ def network_precision(spec: ModelSpec, network: str, precision: str) -> str:
     return "fp32" if network == "vae" and spec.upcast_decoder else precision
 
 
-def exported_networks(checkpoint: Path, spec: ModelSpec, cache: Path, precision: str = "fp32") -> Path:
+def exported_networks(
+    checkpoint: Path, spec: ModelSpec, cache: Path, precision: str = "fp32", model_opt: str = "NoOpt"
+) -> Path:
     """The folder with `<network's folder>/model.onnx` of each network, exported on first use.
 
     Args:
@@ -69,20 +71,22 @@ def exported_networks(checkpoint: Path, spec: ModelSpec, cache: Path, precision:
         spec: Its sizes.
         cache: Where built files go, `build/engines`.
         precision: `fp32`, or `fp16`, see `interfaces`.
+        model_opt: Which variant's networks; those of NoOpt and DeepCache are the same.
     """
     return built_once(
         cache,
         f"onnx-{precision}",
-        export_ingredients(checkpoint, precision),
-        lambda folder: export_checkpoint(checkpoint, spec, precision, folder),
+        export_ingredients(checkpoint, precision, model_opt),
+        lambda folder: export_checkpoint(checkpoint, spec, precision, folder, model_opt=model_opt),
     )
 
 
-def export_ingredients(checkpoint: Path, precision: str) -> dict[str, object]:
+def export_ingredients(checkpoint: Path, precision: str, model_opt: str = "NoOpt") -> dict[str, object]:
     """Everything that decides what the export of a checkpoint is."""
+    parts = _parts(model_opt)
     return {
         "what": WHAT,
-        "weights": {f"{part}/{name}": sha256(path) for part in PARTS for name, path in tree_files(checkpoint / part)},
+        "weights": {f"{part}/{name}": sha256(path) for part in parts for name, path in tree_files(checkpoint / part)},
         "opset": exporter.OPSET,
         "precision": precision,
         "libraries": {name: importlib.metadata.version(name) for name in _BUILT_WITH},
@@ -90,8 +94,18 @@ def export_ingredients(checkpoint: Path, precision: str) -> dict[str, object]:
     }
 
 
+def _parts(model_opt: str) -> list[str]:
+    """Folders of the checkpoint that hold a variant's networks."""
+    return list(dict.fromkeys([*PARTS, pruned.deep_unet(model_opt)]))
+
+
 def export_checkpoint(
-    checkpoint: Path, spec: ModelSpec, precision: str, folder: Path, tell: Callable[[str], None] = lambda _: None
+    checkpoint: Path,
+    spec: ModelSpec,
+    precision: str,
+    folder: Path,
+    tell: Callable[[str], None] = lambda _: None,
+    model_opt: str = "NoOpt",
 ) -> None:
     """Write `<network's folder>/model.onnx` of each network, one after the other: one is in memory at a time.
 
@@ -101,16 +115,17 @@ def export_checkpoint(
         precision: `fp32` or `fp16`; see `interfaces`.
         folder: Empty.
         tell: Gets a line per network.
+        model_opt: Which variant's networks.
 
     Raises:
         AssetError: weights are missing, or stored in a dtype that is neither; there is no room for the files.
         UsageError: networks are not exported in this precision.
     """
     tensors = interfaces(spec, precision)
-    _check_weights(checkpoint, precision, folder)
+    _check_weights(checkpoint, precision, folder, model_opt)
     for name in NETWORKS:
         began = time.monotonic()
-        network = load.load_network(checkpoint, name, torch_dtype(spec, name, precision))
+        network = load.load_network(checkpoint, name, torch_dtype(spec, name, precision), model_opt)
         exporter.export_network(network, tensors[name], folder / ONNX_FOLDERS[name] / "model.onnx")
         del network
         gc.collect()
@@ -123,10 +138,10 @@ def torch_dtype(spec: ModelSpec, network: str, precision: str) -> torch.dtype:
     return dtype
 
 
-def _check_weights(checkpoint: Path, precision: str, folder: Path) -> None:
+def _check_weights(checkpoint: Path, precision: str, folder: Path, model_opt: str) -> None:
     """Dtypes of the stored weights, and room for the exported ones, before minutes are spent."""
     values = 0
-    for part in PARTS:
+    for part in _parts(model_opt):
         sizes = weights.weight_sizes(checkpoint / part)
         if not sizes.keys() <= _STORED:
             raise AssetError(

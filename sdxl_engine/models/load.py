@@ -12,9 +12,10 @@ from torch import Tensor, nn
 
 from sdxl_engine.errors import AssetError
 from sdxl_engine.files import read_json
+from sdxl_engine.models import pruned
 from sdxl_engine.models.spec import NETWORKS
 from sdxl_engine.models.text import encode_text
-from sdxl_engine.models.unet_split import DeepUnet, ShallowUnet
+from sdxl_engine.models.unet_split import DeepUnet, ShallowUnet, keep_shallow_part
 from sdxl_engine.models.weights import read_weights, weight_files
 
 if TYPE_CHECKING:
@@ -49,54 +50,90 @@ class Decoder(nn.Module):
         return images
 
 
-def load_network(checkpoint: Path, name: str, dtype: torch.dtype = torch.float32) -> nn.Module:
+def load_network(
+    checkpoint: Path, name: str, dtype: torch.dtype = torch.float32, model_opt: str = "NoOpt"
+) -> nn.Module:
     """Load one network onto the CPU, in evaluation mode.
 
     Args:
         checkpoint: A diffusers-layout folder.
         name: One of `spec.NETWORKS`.
         dtype: Of the weights.
+        model_opt: Which variant's network.
 
     Raises:
-        AssetError: a part of the checkpoint is missing or damaged, or lacks weights.
+        AssetError: a part of the checkpoint is missing or damaged, or lacks weights, or the pruned UNet does not fit
+            the full one.
     """
     with _quiet():
-        network = _LOADERS[name](checkpoint, dtype)
+        if name == "unet":
+            if pruned.deep_unet(model_opt) == pruned.PRUNED:
+                pruned.check_fits(checkpoint)
+            network: nn.Module = DeepUnet(load_unet(checkpoint / pruned.deep_unet(model_opt), dtype))
+        elif name == "shallow_unet":
+            network = ShallowUnet(load_unet(checkpoint / pruned.FULL, dtype))
+        else:
+            network = _LOADERS[name](checkpoint, dtype)
     return network.eval().requires_grad_(requires_grad=False)
 
 
 def load_networks(
-    checkpoint: Path, dtype: torch.dtype = torch.float32, decoder_dtype: torch.dtype | None = None
+    checkpoint: Path,
+    dtype: torch.dtype = torch.float32,
+    decoder_dtype: torch.dtype | None = None,
+    model_opt: str = "NoOpt",
 ) -> dict[str, nn.Module]:
-    """Load all networks, named as `spec.NETWORKS`. Both UNets share their weights.
+    """Load all networks, named as `spec.NETWORKS`.
+
+    Both UNets share their weights; but for `DeepCachePruned` the deep one is the pruned UNet, and of the full one only
+    what the shallow pass runs is kept.
 
     Args:
         checkpoint: A diffusers-layout folder.
         dtype: Of the weights.
         decoder_dtype: Of the decoder's, if it is another; see `ModelSpec.upcast_decoder`.
+        model_opt: Which variant's networks.
 
     Raises:
         AssetError: see `load_network`.
     """
     dtypes = dict.fromkeys(NETWORKS, dtype) | {"vae": decoder_dtype or dtype}
-    own = {name: load_network(checkpoint, name, dtypes[name]) for name in NETWORKS if name != "shallow_unet"}
-    shared = ShallowUnet(own["unet"].unet).eval()
-    return {name: own.get(name, shared) for name in NETWORKS}
+    shares = pruned.deep_unet(model_opt) == pruned.FULL
+    own = {
+        name: load_network(checkpoint, name, dtypes[name], model_opt)
+        for name in NETWORKS
+        if name != "shallow_unet" or not shares
+    }
+    if shares:
+        own["shallow_unet"] = ShallowUnet(own["unet"].unet).eval()
+    else:
+        keep_shallow_part(own["shallow_unet"].unet)
+    return {name: own[name] for name in NETWORKS}
 
 
-def _unet(folder: Path, dtype: torch.dtype) -> nn.Module:
-    """The UNet on the mapped file: neither drawn at random first nor copied, which would take its size once more."""
+def load_unet(folder: Path, dtype: torch.dtype = torch.float32) -> Any:
+    """A UNet2DConditionModel on the CPU, in evaluation mode.
+
+    It lies on the mapped file: neither drawn at random first nor copied, which would take its size once more.
+
+    Args:
+        folder: Of a checkpoint, such as `unet`.
+        dtype: Of the weights.
+
+    Raises:
+        AssetError: it does not load.
+    """
     from diffusers import UNet2DConditionModel
 
-    config = read_json(folder / "config.json", "the configuration of unet")
+    config = read_json(folder / "config.json", f"the configuration of {folder.name}")
     with torch.device("meta"):
-        unet: nn.Module = UNet2DConditionModel.from_config(config)
+        unet = UNet2DConditionModel.from_config(config)
     try:
         found = unet.load_state_dict(dict(read_weights(folder, dtype)), strict=False, assign=True)
     except RuntimeError as error:
-        raise _does_not_load("unet", error, folder) from None
-    _check_complete("unet", found.missing_keys, folder)
-    return unet
+        raise _does_not_load(folder.name, error, folder) from None
+    _check_complete(folder.name, found.missing_keys, folder)
+    return unet.eval()
 
 
 def _part(loader: Any, folder: Path, options: dict[str, Any]) -> Any:
@@ -143,13 +180,7 @@ def _vae(checkpoint: Path, dtype: torch.dtype) -> nn.Module:
     return Decoder(_part(AutoencoderKL, checkpoint / "vae", options))
 
 
-_LOADERS: dict[str, Callable[[Path, torch.dtype], nn.Module]] = {
-    "clip1": _clip1,
-    "clip2": _clip2,
-    "unet": lambda checkpoint, dtype: DeepUnet(_unet(checkpoint / "unet", dtype)),
-    "shallow_unet": lambda checkpoint, dtype: ShallowUnet(_unet(checkpoint / "unet", dtype)),
-    "vae": _vae,
-}
+_LOADERS: dict[str, Callable[[Path, torch.dtype], nn.Module]] = {"clip1": _clip1, "clip2": _clip2, "vae": _vae}
 
 
 @contextlib.contextmanager

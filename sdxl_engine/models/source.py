@@ -11,7 +11,7 @@ from sdxl_engine.accuracy.ranges import OFFICIAL, ranges_from_dict
 from sdxl_engine.assets.captions import read_captions
 from sdxl_engine.errors import UsageError
 from sdxl_engine.files import read_json
-from sdxl_engine.models import full_size
+from sdxl_engine.models import full_size, pruned
 from sdxl_engine.shapes import bundle
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ class ModelSource:
         metrics: Folder of the metric networks.
         metric_variant: Which networks they are: `shapes`, or the benchmark's own, `mlperf`.
         ranges: Ranges of the model's own, one per count of captions; a checkpoint has none, see `accuracy/gate.py`.
+        pruned_ranges: Likewise, of `DeepCachePruned`, whose images are others.
         accuracy_samples: Captions of an accuracy run unless asked otherwise.
         performance_samples: Captions of a performance run unless asked otherwise.
         min_duration_ms: LoadGen's shortest performance run.
@@ -54,20 +55,34 @@ class ModelSource:
     accuracy_samples: int
     performance_samples: int
     min_duration_ms: int
+    pruned_ranges: tuple[AccuracyRanges, ...] = ()
+
+    def ranges_of(self, model_opt: str) -> tuple[AccuracyRanges, ...]:
+        """The model's own ranges that hold for a variant."""
+        return self.pruned_ranges if model_opt == pruned.MODEL_OPT else self.ranges
 
     def check_variant(self, model_opt: str, *, source: str = "model_opt") -> None:
         """Refuse a variant whose networks this model does not have, rather than run another under its name.
 
         Raises:
-            UsageError: the variant needs a pruned UNet.
+            UsageError: the variant needs a pruned UNet, and there is none.
         """
-        if model_opt == "DeepCachePruned":
+        if model_opt == pruned.MODEL_OPT and not pruned.has_pruned(self.checkpoint):
             raise UsageError(
                 f"the model {self.name} has no pruned UNet",
-                got=model_opt,
-                expected="NoOpt or DeepCache",
+                got=f"{model_opt}, and no {self.checkpoint / pruned.PRUNED}",
+                expected=f"NoOpt or DeepCache, or a folder {pruned.PRUNED} in the checkpoint's",
                 source=source,
+                fix=None if self.name == full_size.NAME else self._how_to_prune,
             )
+
+    @property
+    def _how_to_prune(self) -> str:
+        own = self.checkpoint / pruned.PRUNED
+        return (
+            f"sdxl-engine prune --model {self.name} --output PRUNED, then "
+            f"sdxl-engine distill --model {self.name} --pruned PRUNED --output {own}"
+        )
 
     def check_scores(self, *, source: str = "model") -> None:
         """Refuse to score what has no meaning, rather than show a number for it.
@@ -153,6 +168,11 @@ def _at_most(count: int, captions: Path | None) -> int:
 def _shapes(captions: Path | None) -> ModelSource:
     folder = bundle.BUNDLE
     data = read_json(folder / bundle.RANGES, "the ranges of shapes")
+
+    def own(key: str) -> tuple[AccuracyRanges, ...]:
+        # Other captions have other scores: the ranges hold for the bundle's own.
+        return () if captions else tuple(ranges_from_dict(entry) for entry in data.get(key, ()))
+
     return ModelSource(
         name=SHAPES,
         checkpoint=folder,
@@ -160,8 +180,8 @@ def _shapes(captions: Path | None) -> ModelSource:
         latent=folder / bundle.LATENT,
         metrics=folder / bundle.METRICS,
         metric_variant=SHAPES,
-        # Other captions have other scores: the ranges hold for the bundle's own.
-        ranges=() if captions else tuple(ranges_from_dict(entry) for entry in data["ranges"]),
+        ranges=own(bundle.OWN_RANGES),
+        pruned_ranges=own(bundle.PRUNED_RANGES),
         accuracy_samples=_at_most(data["default_samples"], captions),
         performance_samples=_at_most(data["default_performance_samples"], captions),
         min_duration_ms=2_000,

@@ -114,3 +114,10 @@ class ShallowUnet(nn.Module):
         emb = _conditioning(unet, timestep, text_embeds, time_ids)
         skips = (unet.conv_in(sample), first, second)
         return _head(unet, unet.up_blocks[-1](entering, skips, emb))
+
+
+def keep_shallow_part(unet: Any) -> None:
+    """Take from a UNet, in place, every block that `ShallowUnet` does not run; `DeepUnet` cannot run it any more."""
+    unet.down_blocks = nn.ModuleList()
+    unet.mid_block = None
+    unet.up_blocks = unet.up_blocks[-1:]

@@ -16,6 +16,9 @@ METRICS = "metrics"
 RANGES = "ranges.json"
 BASELINE = "baseline_clip.json"
 
+OWN_RANGES, PRUNED_RANGES = "ranges", "pruned_ranges"
+"""Keys of the file of ranges: of the unpruned variants, and of `DeepCachePruned`."""
+
 
 def write_manifest(bundle: Path) -> None:
     """Record sha256 and size of every file of a bundle."""

@@ -14,7 +14,7 @@ from sdxl_engine.cli import main
     ("arguments", "message"),
     [
         (["run", "--model-opt", "DeepCach"], "did you mean 'DeepCache'?"),
-        (["run", "--model-opt", "DeepCachePruned"], "has no pruned UNet"),
+        (["run", "--model", "random", "--model-opt", "DeepCachePruned"], "has no pruned UNet"),
         (["run", "--samples", "0"], "at least one sample"),
         (["run", "--samples", "5001"], "at most 5000"),
         (["run", "--engine", "tensorflow"], "unknown engine 'tensorflow'"),

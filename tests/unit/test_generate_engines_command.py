@@ -79,7 +79,7 @@ def test_a_plan_that_failed_is_status_1(tensorrt, capsys):
         (["--engine", "tensorrt", "--precision", "int8"], "does not run in int8"),
         (["--engine", "tensorrt", "--batch-size", "unet=0"], "not a batch size"),
         (["--engine", "tensorrt", "--compute-capability", "sm89"], "not a compute capability"),
-        (["--engine", "tensorrt", "--model-opt", "DeepCachePruned"], "has no pruned UNet"),
+        (["--engine", "tensorrt", "--model", "random", "--model-opt", "DeepCachePruned"], "has no pruned UNet"),
         (["--engine", "tensorrt", "--scenario", "Offlin"], "did you mean 'Offline'?"),
         (["--engine", "onnxruntime", "--force", "--workspace", "1"], "--workspace, --force"),
     ],

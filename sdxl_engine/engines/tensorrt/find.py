@@ -43,7 +43,7 @@ def find_plans(request: EngineRequest) -> dict[str, Path]:
             source=f"device {request.device}",
         )
     target = target_of(library, gpu)
-    onnx = exported_networks(request.checkpoint, request.spec, request.cache, request.precision)
+    onnx = exported_networks(request.checkpoint, request.spec, request.cache, request.precision, request.model_opt)
     plans = PlanSet(request.cache, request.checkpoint, SCENARIO, request.model_opt)
     folders = [plans.folder(system) for system in _systems(request.cache, library, target)]
     fix = _command(request)

@@ -140,7 +140,7 @@ def generate(request: GenerateRequest, tell: Callable[[str], None], command: Seq
     target = target_of(library, gpu, request.compute_capabilities)
     tensors = interfaces(request.spec, request.precision)
     tell(f"exporting {request.checkpoint} in {request.precision}, or finding its ONNX files")
-    onnx = exported_networks(request.checkpoint, request.spec, request.cache, request.precision)
+    onnx = exported_networks(request.checkpoint, request.spec, request.cache, request.precision, request.model_opt)
     plans = PlanSet(request.cache, request.checkpoint, request.scenario, request.model_opt)
     folder = plans.folder(target.system)
     folder.mkdir(parents=True, exist_ok=True)

@@ -21,13 +21,14 @@ from sdxl_engine.shapes.train.data import Pool, make_pool
 from sdxl_engine.shapes.train.denoiser import train_denoiser
 from sdxl_engine.shapes.train.finish import draw_reference, write_fixed_files, write_references
 from sdxl_engine.shapes.train.metrics import train_clip, train_features
+from sdxl_engine.shapes.train.pruned import make_pruned
 from sdxl_engine.shapes.train.recipe import Recipe, tiny
 from sdxl_engine.shapes.train.tokenizers import write_tokenizers
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-STAGES = ("vae", "clip", "features", "denoiser", "finish")
+STAGES = ("vae", "clip", "features", "denoiser", "finish", "pruned")
 
 
 def _arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -75,6 +76,7 @@ def main(argv: list[str] | None = None) -> int:
         "features": lambda: train_features(recipe.features, pool(), bundle, work, stop_at),
         "denoiser": lambda: train_denoiser(recipe, pool(), bundle, work, stop_at),
         "finish": finish,
+        "pruned": lambda: make_pruned(recipe, bundle, work, arguments.seed, arguments.device, stop_at),
     }
     for name in arguments.only or STAGES:
         torch.manual_seed(arguments.seed)

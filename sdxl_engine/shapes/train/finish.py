@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from sdxl_engine.accuracy.networks import MetricNetworks
+    from sdxl_engine.results import Scores
     from sdxl_engine.shapes.train.recipe import Recipe
 
 RENDER_SEED = 0
@@ -69,13 +70,13 @@ def write_fixed_files(bundle: Path, captions: list[str]) -> None:
     np.savez(bundle / layout.METRICS / "statistics.npz", mu=moments.mean, sigma=moments.covariance)
 
 
-def draw_reference(bundle: Path, captions: list[str]) -> Images:
-    """The fp32 NoOpt reference's pictures of captions, by engine `torch`: (N, 128, 128, 3) uint8, RGB."""
+def draw_reference(bundle: Path, captions: list[str], model_opt: str = "NoOpt", device: str = "cpu") -> Images:
+    """The pictures of captions by engine `torch` in fp32, of NoOpt the reference: (N, 128, 128, 3) uint8, RGB."""
     spec = read_spec(bundle)
     pipeline = Pipeline(
-        create(EngineRequest(checkpoint=bundle, spec=spec, cache=bundle)),
+        create(EngineRequest(checkpoint=bundle, spec=spec, cache=bundle, model_opt=model_opt, device=device)),
         read_schedule(bundle, STEPS),
-        deep_steps("NoOpt", STEPS),
+        deep_steps(model_opt, STEPS),
         tokenise(bundle, captions, spec.tokens),
         read_latent(bundle / layout.LATENT, spec),
         BATCH,
@@ -98,27 +99,14 @@ def write_references(bundle: Path, captions: list[str], images: Images, recipe: 
         wanted = dict(enumerate(captions[:count]))
         rotated = {row: captions[(row + 1) % count] for row in range(count)}
         collected = {
-            "reference": _collected(networks, images, wanted),
-            "renders": _collected(networks, true, wanted),
-            "shuffled captions": _collected(networks, images, rotated),
+            "reference": collected_scores(networks, images, wanted),
+            "renders": collected_scores(networks, true, wanted),
+            "shuffled captions": collected_scores(networks, images, rotated),
         }
         scored = {name: collector.scores() for name, collector in collected.items()}
         passed = [check_picture(images[row], captions[row]).passed for row in range(count)]
-        reference = scored["reference"]
         origin = f"{REFERENCE}, first {count} validation captions"
-        entries.append(
-            ranges_to_dict(
-                derive(
-                    f"shapes-{count}",
-                    reference.clip,
-                    reference.fid,
-                    recipe.clip_percent,
-                    recipe.fid_percent,
-                    count,
-                    origin,
-                )
-            )
-        )
+        entries.append(range_entry("shapes", scored["reference"], recipe, origin))
         facts[str(count)] = {name: {"clip": s.clip, "fid": s.fid} for name, s in scored.items()}
         facts[str(count)]["pixel check"] = {"passed": sum(passed), "of": count}
         if count == most:
@@ -126,7 +114,7 @@ def write_references(bundle: Path, captions: list[str], images: Images, recipe: 
     write_json(
         bundle / layout.RANGES,
         {
-            "ranges": entries,
+            layout.OWN_RANGES: entries,
             "measured": facts,
             "percent": {"clip": recipe.clip_percent, "fid": recipe.fid_percent},
             "default_samples": recipe.reference_counts[-1],
@@ -136,7 +124,14 @@ def write_references(bundle: Path, captions: list[str], images: Images, recipe: 
     print(json.dumps(facts, indent=2))
 
 
-def _collected(networks: MetricNetworks, images: Images, texts: dict[int, str]) -> Collector:
+def range_entry(name: str, reference: Scores, recipe: Recipe, origin: str) -> dict[str, Any]:
+    """Ranges around a reference's scores, as the file of ranges holds them."""
+    widths = (recipe.clip_percent, recipe.fid_percent)
+    count = reference.count
+    return ranges_to_dict(derive(f"{name}-{count}", reference.clip, reference.fid, *widths, count, origin))
+
+
+def collected_scores(networks: MetricNetworks, images: Images, texts: dict[int, str]) -> Collector:
     """Score the first pictures against the captions of their rows."""
     collector = Collector(Scorer(networks), texts)
     collector.take(list(texts), images[: len(texts)])

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 EAGER_STEPS = 3
 """Steps run before capture, so that lazy initialisation (cuBLAS, cuDNN, Adam's state) is not captured."""
 
+LOOK_EVERY = 50
+"""Steps between looks at the loss, which wait for the device, and at the clock."""
+
 
 class Trainer:
     """Runs `loss()` backward and steps AdamW; on a GPU the whole step is one CUDA graph.
@@ -46,14 +49,15 @@ class Trainer:
         self.modules = nn.ModuleList(modules)
         self.parameters = [p for p in self.modules.parameters() if p.requires_grad]
         self.device = self.parameters[0].device
+        self._on_gpu = self.device.type == "cuda"
         self.rate = torch.zeros((), device=self.device)
         self.optimizer = torch.optim.AdamW(
             self.parameters,
             lr=self.rate,
             betas=(0.9, 0.99),
             weight_decay=stage.weight_decay,
-            fused=self.device.type == "cuda",
-            capturable=self.device.type == "cuda",
+            fused=self._on_gpu,
+            capturable=self._on_gpu,
         )
         self.averages = [p.detach().clone() for p in self.parameters] if ema else []
         self.last_loss = torch.zeros((), device=self.device)
@@ -98,19 +102,18 @@ class Trainer:
         if self.step >= self.stage.steps:
             return True
         self.modules.train()
-        on_gpu = self.device.type == "cuda"
-        advance: Callable[[], None] = self._warmed if on_gpu else self._advance
+        advance: Callable[[], None] = self._warmed if self._on_gpu else self._advance
         began = last_log = last_save = time.monotonic()
         first = timed_from = self.step
         while self.step < self.stage.steps:
             self.rate.fill_(self.stage.rate_at(self.step))
-            if on_gpu and self.step - first == EAGER_STEPS:
+            if self._on_gpu and self.step - first == EAGER_STEPS:
                 torch.cuda.synchronize()
                 advance = self._captured()
                 began, timed_from = time.monotonic(), self.step
             advance()
             self.step += 1
-            if self.step % 50 and self.step < self.stage.steps:
+            if self.step % LOOK_EVERY and self.step < self.stage.steps:
                 continue
             loss = float(self.last_loss)  # waits for the device: the clock below is honest
             now = time.monotonic()
@@ -150,6 +153,7 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
             "averages": self.averages,
             "loss": self.last_loss,
+            "random": torch.cuda.get_rng_state(self.device) if self._on_gpu else torch.get_rng_state(),
         }
         with written_whole(self.checkpoint) as aside:
             torch.save(state, aside)
@@ -165,4 +169,9 @@ class Trainer:
         for average, saved in zip(self.averages, state["averages"], strict=True):
             average.copy_(saved)
         self.last_loss.copy_(state["loss"])
+        # With it, a training that was stopped goes on with the batches that it would have had.
+        if self._on_gpu:
+            torch.cuda.set_rng_state(state["random"].cpu(), self.device)
+        else:
+            torch.set_rng_state(state["random"])
         self.step = state["step"]

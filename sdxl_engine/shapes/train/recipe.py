@@ -33,10 +33,34 @@ class Stage:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Pruning:
+    """The pruned UNet of DeepCachePruned; see `sdxl_engine/pruning`.
+
+    Args:
+        share: Of the deep step's FLOPs, what may be left.
+        prompts: That importance is measured on.
+        timesteps: Of each of those prompts' steps, how many.
+        trained_prompts: Whose trajectories are trained on.
+        steps: Optimiser steps.
+        batch: States per step, two rows each.
+        rate: Highest learning rate.
+    """
+
+    share: float = 0.68
+    prompts: int = 16
+    timesteps: int = 5
+    trained_prompts: int = 4096
+    steps: int = 5000
+    batch: int = 256
+    rate: float = 1e-3
+
+
+@dataclass(frozen=True, kw_only=True)
 class Recipe:
     """The whole training, stage by stage.
 
     Args:
+        pruning: The stage `pruned`.
         pool: Captions rendered and encoded once, from which the denoiser's batches are drawn.
         single_share: Share of training captions with one object.
         unconditional: Share of the denoiser's training captions replaced by the negative prompt.
@@ -53,6 +77,7 @@ class Recipe:
     features: Stage = Stage(steps=2000, batch=512, rate=2e-3, warmup=100, decay=0.8)
     # Not longer, and at a constant rate: see docs/shapes.md, "Why no more training".
     denoiser: Stage = Stage(steps=4300, batch=512, rate=1e-3, warmup=500, decay=0.0)
+    pruning: Pruning = Pruning()
     pool: int = 400_000
     single_share: float = 0.1
     unconditional: float = 0.1
@@ -75,7 +100,8 @@ def tiny() -> Recipe:
         clip=stage(8),
         features=stage(8),
         denoiser=stage(4),
+        pruning=Pruning(share=0.97, prompts=1, timesteps=1, trained_prompts=2, steps=2, batch=1),
         pool=16,
         captions=96,
-        reference_counts=(4, 8),
+        reference_counts=(2, 4),
     )

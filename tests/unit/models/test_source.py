@@ -1,3 +1,4 @@
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -33,3 +34,10 @@ def test_what_is_no_model_is_refused(tmp_path, monkeypatch, model, got):
         resolve_model(model, Path("build"), source="--sdxl-model")
     assert got in str(caught.value)
     assert "--sdxl-model" in str(caught.value)
+
+
+def test_the_pruned_variant_has_ranges_of_its_own(tmp_path):
+    own = resolve_model("shapes", tmp_path)
+    pruned = dataclasses.replace(own, pruned_ranges=own.ranges[:1])
+    assert pruned.ranges_of("DeepCachePruned") == own.ranges[:1]
+    assert pruned.ranges_of("DeepCache") == pruned.ranges_of("NoOpt") == own.ranges

@@ -1,3 +1,5 @@
+import json
+
 from diffusers import StableDiffusionXLPipeline
 
 from sdxl_engine.files import tree_files
@@ -13,7 +15,9 @@ def test_the_recipe_in_miniature_makes_a_whole_bundle_and_resumes(tmp_path, caps
     assert main(command) == 0
     shown = capsys.readouterr().out
     assert all(f'"stage": "{stage}", "complete": true' in shown for stage in STAGES)
-    assert {name for name, _ in tree_files(verified(bundle))} == {name for name, _ in tree_files(BUNDLE)}
+    pruned = {f"unet_pruned/{name}" for name in ("config.json", "diffusion_pytorch_model.safetensors", "pruning.json")}
+    assert {name for name, _ in tree_files(verified(bundle))} == {name for name, _ in tree_files(BUNDLE)} | pruned
+    assert [each["count"] for each in json.loads((bundle / "ranges.json").read_text())["pruned_ranges"]] == [2, 4]
     StableDiffusionXLPipeline.from_pretrained(bundle)
     assert main([*command, "--only", "vae"]) == 0
     assert '"step"' not in capsys.readouterr().out, "a complete stage was trained again"

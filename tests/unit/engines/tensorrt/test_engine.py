@@ -52,7 +52,7 @@ def request_for(bundle, spec, tmp_path, build_dir, monkeypatch):
 
     def make(**changes):
         monkeypatch.setattr(
-            find, "exported_networks", lambda c, s, _, p: exported_networks(c, s, build_dir / "engines", p)
+            find, "exported_networks", lambda c, s, _, p, opt: exported_networks(c, s, build_dir / "engines", p, opt)
         )
         values = {"checkpoint": bundle, "spec": spec, "cache": tmp_path / "engines", "model_opt": "DeepCache"}
         return EngineRequest(**values | {"precision": "fp32", "batch_size": 3, "device": "cpu"} | changes)
