@@ -14,7 +14,7 @@ from sdxl_engine.errors import AssetError, UsageError
 from sdxl_engine.export import exported
 from sdxl_engine.models.load import load_networks
 from sdxl_engine.models.source import resolve_model
-from sdxl_engine.models.spec import read_spec
+from sdxl_engine.models.spec import NETWORKS, read_spec
 
 
 @pytest.fixture(scope="module")
@@ -72,15 +72,17 @@ def test_the_engine_runs_the_pruned_unet_in_deep_steps_and_the_full_ones_shallow
 def test_an_export_of_the_pruned_unet_has_an_address_of_its_own(checkpoint, tmp_path, monkeypatch):
     """Where a built file lies follows from what it was made from, so one is never taken for the other."""
     loaded = []
-    monkeypatch.setattr(exported.load, "load_networks", lambda *given: loaded.append(given[-1]))
-    monkeypatch.setattr(exported.exporter, "export_networks", lambda _networks, _tensors, folder: None)
+    monkeypatch.setattr(
+        exported.load, "load_network", lambda _checkpoint, name, *given: loaded.append((name, given[-1]))
+    )
+    monkeypatch.setattr(exported.exporter, "export_network", lambda _network, _tensors, target: None)
     spec = read_spec(checkpoint)
 
     def where(model_opt):
         return exported.exported_networks(checkpoint, spec, tmp_path, "fp32", model_opt)
 
     assert where("NoOpt") == where("DeepCache") != where("DeepCachePruned")
-    assert loaded == ["NoOpt", "DeepCachePruned"]
+    assert loaded == [(name, model_opt) for model_opt in ("NoOpt", "DeepCachePruned") for name in NETWORKS]
     before = where("DeepCachePruned")
     (checkpoint / "unet_pruned" / "pruning.json").write_text("{}")
     assert where("DeepCachePruned") != before
