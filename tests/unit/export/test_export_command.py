@@ -36,7 +36,7 @@ def onnx_files(bundle, spec, build_dir):
 def export(onnx_files, tmp_path, monkeypatch):
     """Run the command; copies of the suite's export take the place of new ones."""
 
-    def copied(_checkpoint, _spec, _precision, folder, _tell):
+    def copied(_checkpoint, _spec, _precision, folder, *_):
         shutil.copytree(onnx_files, folder, dirs_exist_ok=True)
         (folder / MANIFEST).unlink()
         export.damage(folder)
