@@ -44,9 +44,19 @@ def built_once(cache: Path, name: str, ingredients: Mapping[str, object], build:
         ingredients: What the content is made from; JSON.
         build: Fills the empty folder it is given.
     """
-    target = cache / f"{name}-{content_key(ingredients)}"
+    target = _address(cache, name, ingredients)
     built_at(target, ingredients, build)
     return target
+
+
+def found_built(cache: Path, name: str, ingredients: Mapping[str, object]) -> Path | None:
+    """The folder that `built_once` would not build again; None where it would. Arguments as there."""
+    target = _address(cache, name, ingredients)
+    return target if _intact(target, ingredients) else None
+
+
+def _address(cache: Path, name: str, ingredients: Mapping[str, object]) -> Path:
+    return cache / f"{name}-{content_key(ingredients)}"
 
 
 def built_at(target: Path, ingredients: Mapping[str, object], build: Callable[[Path], None]) -> bool:

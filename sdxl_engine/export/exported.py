@@ -7,6 +7,7 @@ import hashlib
 import importlib.metadata
 import inspect
 import json
+import os
 import shutil
 import time
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from sdxl_engine.engines.base import with_floats
-from sdxl_engine.engines.cache import MANIFEST, built_once
+from sdxl_engine.engines.cache import MANIFEST, built_once, found_built
 from sdxl_engine.errors import AssetError, UsageError
 from sdxl_engine.export import onnx as exporter
 from sdxl_engine.files import read_json, sha256, tree_files
@@ -71,14 +72,18 @@ def exported_networks(
         spec: Its sizes.
         cache: Where built files go, `build/engines`.
         precision: `fp32`, or `fp16`, see `interfaces`.
-        model_opt: Which variant's networks; those of NoOpt and DeepCache are the same.
+        model_opt: Which variant's networks; those of NoOpt and DeepCache are the same, and those of DeepCachePruned but
+            for the deep UNet: where the others lie in the cache already, it alone is exported.
     """
-    return built_once(
-        cache,
-        f"onnx-{precision}",
-        export_ingredients(checkpoint, precision, model_opt),
-        lambda folder: export_checkpoint(checkpoint, spec, precision, folder, model_opt=model_opt),
-    )
+    name = f"onnx-{precision}"
+
+    def build(folder: Path) -> None:
+        others = None
+        if pruned.deep_unet(model_opt) != pruned.FULL:
+            others = found_built(cache, name, export_ingredients(checkpoint, precision))
+        export_checkpoint(checkpoint, spec, precision, folder, model_opt=model_opt, others=others)
+
+    return built_once(cache, name, export_ingredients(checkpoint, precision, model_opt), build)
 
 
 def export_ingredients(checkpoint: Path, precision: str, model_opt: str = "NoOpt") -> dict[str, object]:
@@ -106,6 +111,7 @@ def export_checkpoint(
     folder: Path,
     tell: Callable[[str], None] = lambda _: None,
     model_opt: str = "NoOpt",
+    others: Path | None = None,
 ) -> None:
     """Write `<network's folder>/model.onnx` of each network, one after the other: one is in memory at a time.
 
@@ -116,6 +122,7 @@ def export_checkpoint(
         folder: Empty.
         tell: Gets a line per network.
         model_opt: Which variant's networks.
+        others: An export, on the same disk, to link every network but the deep UNet from.
 
     Raises:
         AssetError: weights are missing, or stored in a dtype that is neither; there is no room for the files.
@@ -124,6 +131,9 @@ def export_checkpoint(
     tensors = interfaces(spec, precision)
     _check_weights(checkpoint, precision, folder, model_opt)
     for name in NETWORKS:
+        if others is not None and name != "unet":
+            shutil.copytree(others / ONNX_FOLDERS[name], folder / ONNX_FOLDERS[name], copy_function=os.link)
+            continue
         began = time.monotonic()
         network = load.load_network(checkpoint, name, torch_dtype(spec, name, precision), model_opt)
         exporter.export_network(network, tensors[name], folder / ONNX_FOLDERS[name] / "model.onnx")

@@ -81,7 +81,7 @@ def test_a_folder_with_other_files_is_left_alone(export, tmp_path, capsys):
     ("options", "says"),
     [
         (["--precision", "int8"], "there is no ONNX export in int8"),
-        (["--model-opt", "DeepCachePruned"], "has no pruned UNet"),
+        (["--model", "random", "--model-opt", "DeepCachePruned"], "has no pruned UNet"),
     ],
 )
 def test_what_cannot_be_exported(export, capsys, tmp_path, options, says):

@@ -14,7 +14,7 @@ from sdxl_engine.errors import AssetError, UsageError
 from sdxl_engine.export import exported
 from sdxl_engine.models.load import load_networks
 from sdxl_engine.models.source import resolve_model
-from sdxl_engine.models.spec import NETWORKS, read_spec
+from sdxl_engine.models.spec import NETWORKS, ONNX_FOLDERS, read_spec
 
 
 @pytest.fixture(scope="module")
@@ -72,20 +72,28 @@ def test_the_engine_runs_the_pruned_unet_in_deep_steps_and_the_full_ones_shallow
 def test_an_export_of_the_pruned_unet_has_an_address_of_its_own(checkpoint, tmp_path, monkeypatch):
     """Where a built file lies follows from what it was made from, so one is never taken for the other."""
     loaded = []
-    monkeypatch.setattr(
-        exported.load, "load_network", lambda _checkpoint, name, *given: loaded.append((name, given[-1]))
-    )
-    monkeypatch.setattr(exported.exporter, "export_network", lambda _network, _tensors, target: None)
+
+    def write(_network, _tensors, target):
+        target.parent.mkdir(parents=True)
+        target.write_text(str(loaded[-1]))
+
+    monkeypatch.setattr(exported.load, "load_network", lambda _path, name, *given: loaded.append((name, given[-1])))
+    monkeypatch.setattr(exported.exporter, "export_network", write)
     spec = read_spec(checkpoint)
 
     def where(model_opt):
         return exported.exported_networks(checkpoint, spec, tmp_path, "fp32", model_opt)
 
-    assert where("NoOpt") == where("DeepCache") != where("DeepCachePruned")
-    assert loaded == [(name, model_opt) for model_opt in ("NoOpt", "DeepCachePruned") for name in NETWORKS]
-    before = where("DeepCachePruned")
+    base, pruned = where("NoOpt"), where("DeepCachePruned")
+    assert base == where("DeepCache") != pruned
+    # What the two share is not exported again.
+    assert loaded == [*((name, "NoOpt") for name in NETWORKS), ("unet", "DeepCachePruned")]
+    same = {
+        name for name, sub in ONNX_FOLDERS.items() if (base / sub / "model.onnx").samefile(pruned / sub / "model.onnx")
+    }
+    assert same == {*NETWORKS} - {"unet"}
     (checkpoint / "unet_pruned" / "pruning.json").write_text("{}")
-    assert where("DeepCachePruned") != before
+    assert where("DeepCachePruned") != pruned
 
 
 def test_a_pruned_unet_of_other_widths_is_refused(checkpoint, tmp_path):

@@ -162,6 +162,18 @@ def test_no_opt_takes_the_same_five_plans(reports, request_for):
         assert read_manifest(report.plan, "").key == read_manifest(reports[report.network].plan, "").key
 
 
+@pytest.mark.usefixtures("onnx")  # from which all but the deep UNet's ONNX file are taken
+def test_the_pruned_variant_has_a_deep_unet_of_its_own(reports, request_for):
+    pruned = {report.network: report for report in generate(request_for(model_opt="DeepCachePruned"), lambda _: None)}
+    assert {name for name, report in pruned.items() if report.plan.samefile(reports[name].plan)} == {*NETWORKS} - {
+        "unet"
+    }
+    assert pruned["unet"].plan_bytes < 0.7 * reports["unet"].plan_bytes
+    plans = [read_manifest(each["unet"].plan, "") for each in (pruned, reports)]
+    assert plans[0].tensors == plans[1].tensors
+    assert plans[0].key.onnx_sha256 != plans[1].key.onnx_sha256
+
+
 @pytest.fixture
 def job(reports, onnx, tmp_path):
     """A job that has been done: clip1 once more, elsewhere."""
