@@ -11,11 +11,13 @@ import torch
 from torch import nn
 
 from sdxl_engine.errors import UsageError
+from sdxl_engine.export import calibration
 from sdxl_engine.export import onnx as exporter
 from sdxl_engine.export.calibration import calibration_captions, ranges_of
 from sdxl_engine.export.quantised_layers import Amax, QuantisedLayer, replace_layers
+from sdxl_engine.export.ranges import measured_ranges
 from sdxl_engine.export.recipes import FP8, INT8, RECIPES
-from sdxl_engine.models.spec import NetworkSpec, TensorSpec
+from sdxl_engine.models.spec import NetworkSpec, TensorSpec, read_spec
 from sdxl_engine.shapes.bundle import BUNDLE
 from sdxl_engine.shapes.grammar import parse, split
 
@@ -76,6 +78,22 @@ def test_ranges_are_the_largest_magnitudes_of_all_batches(net, batches, ranges):
     torch.testing.assert_close(ranges["conv"].input, seen.abs().max())
     torch.testing.assert_close(ranges["conv"].weight, net.conv.weight.abs().amax(dim=(1, 2, 3)))
     torch.testing.assert_close(ranges["ff"].weight, net.ff.weight.abs().amax(dim=1))
+
+
+def test_ranges_are_measured_once_for_all_recipes_and_anew_for_another_unet(ranges, tmp_path, monkeypatch):
+    measured = []
+
+    def calibrated(_checkpoint, _spec, _captions, model_opt):
+        measured.append(model_opt)
+        return ranges
+
+    monkeypatch.setattr(calibration, "calibrated", calibrated)
+    for recipe, model_opt in ((INT8, "NoOpt"), (FP8, "DeepCache"), (FP8, "DeepCachePruned"), (INT8, "DeepCachePruned")):
+        found = measured_ranges(BUNDLE, read_spec(BUNDLE), tmp_path, recipe, model_opt)
+        assert found.keys() == ranges.keys()
+        torch.testing.assert_close(found["conv"].input, ranges["conv"].input)
+        torch.testing.assert_close(found["conv"].weight, ranges["conv"].weight)
+    assert measured == ["NoOpt", "DeepCachePruned"]
 
 
 def test_a_recipe_leaves_out_what_it_keeps_and_fp8_has_one_range_for_all_of_a_layers_weights(net, ranges):
