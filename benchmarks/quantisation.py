@@ -1,8 +1,8 @@
-"""Which layers of the UNet int8 costs most, on the embedded model: `python benchmarks/quantisation.py`.
+"""Which layers of the UNet 8 bits cost most, on the embedded model: `python benchmarks/quantisation.py`.
 
-Ranges are measured as for an int8 engine, of all layers, also of those that the recipe keeps. Then the fp32 reference
-draws captions, and each layer computes on what it reads twice, in fp32 and in int8, so that a layer's error is its own
-and none that was handed to it. Prints a table in Markdown: layers by the end of their name, and the worst of each.
+Ranges are those of an 8-bit engine, from its cache where it has them. Then the fp32 reference draws captions, and each
+layer, also those that a recipe keeps, computes on what it reads in fp32 and in 8 bits, so that a layer's error is its
+own and none that was handed to it. Prints a table in Markdown: layers by the end of their name, and the worst of each.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from torch import nn
 
 from sdxl_engine.assets.latents import read_latent
@@ -28,9 +27,9 @@ from sdxl_engine.cache_schedule import deep_steps
 from sdxl_engine.engines.base import EngineRequest
 from sdxl_engine.engines.torch_engine import TorchEngine
 from sdxl_engine.environment import environment
-from sdxl_engine.export.calibration import calibrated
 from sdxl_engine.export.quantised_layers import Amax, QuantisedLayer
-from sdxl_engine.export.recipes import INT8
+from sdxl_engine.export.ranges import measured_ranges
+from sdxl_engine.export.recipes import INT8, RECIPES
 from sdxl_engine.measure import captions
 from sdxl_engine.models.load import load_networks
 from sdxl_engine.models.prompts import STEPS
@@ -41,7 +40,9 @@ from sdxl_engine.settings import RunSettings
 from sdxl_engine.shapes.bundle import BUNDLE, LATENT
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
+
+    from sdxl_engine.export.recipes import Recipe
 
 
 def arguments() -> argparse.Namespace:
@@ -49,26 +50,30 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--captions", type=int, default=INT8.captions, help="that ranges are measured on")
     parser.add_argument("--samples", type=int, default=2, help="validation captions that errors are measured on")
-    parser.add_argument(
-        "--ranges", type=Path, metavar="FILE", help="keep the ranges there, or take those that are there"
-    )
+    parser.add_argument("--precision", choices=RECIPES, nargs="+", default=list(RECIPES))
+    parser.add_argument("--cache", type=Path, default=Path("build/engines"), help="where ranges are kept")
     return parser.parse_args()
 
 
-def layer_errors(layers: Mapping[str, Amax], samples: int) -> dict[str, float]:
-    """Relative error (L2) of each layer's own output over all steps of some images, NoOpt."""
+def layer_errors(ranges: Mapping[str, Amax], recipes: Sequence[Recipe], samples: int) -> dict[str, list[float]]:
+    """Relative errors (L2) of each layer's own output over all steps of some images, NoOpt; one for each recipe."""
     spec, networks = read_spec(BUNDLE), load_networks(BUNDLE)
     unet = networks["unet"].get_submodule("unet")
-    squares: dict[str, list[float]] = {name: [0.0, 0.0] for name in layers}
+    squares = {name: np.zeros(len(recipes) + 1) for name in ranges}
 
-    def compare(name: str, quantised: nn.Module, _layer: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-        squares[name][0] += float((quantised(inputs[0]) - output).double().square().sum())
-        squares[name][1] += float(output.double().square().sum())
+    def compare(
+        name: str, quantised: Sequence[nn.Module], _layer: nn.Module, inputs: tuple[Any, ...], output: Any
+    ) -> None:
+        for index, layer in enumerate(quantised):
+            squares[name][index] += float((layer(inputs[0]) - output).double().square().sum())
+        squares[name][-1] += float(output.double().square().sum())
 
-    for name, amax in layers.items():
+    everything = {recipe.precision: dataclasses.replace(recipe, kept=()).layers(ranges) for recipe in recipes}
+    for name in ranges:
         layer = unet.get_submodule(name)
         assert isinstance(layer, nn.Linear | nn.Conv2d)
-        layer.register_forward_hook(partial(compare, name, QuantisedLayer(layer, amax)))
+        quantised = [QuantisedLayer(layer, layers[name], precision) for precision, layers in everything.items()]
+        layer.register_forward_hook(partial(compare, name, quantised))
     texts = [caption.text for caption in captions(RunSettings(model="shapes", samples=samples))]
     pipeline = Pipeline(
         TorchEngine(EngineRequest(checkpoint=BUNDLE, spec=spec, cache=BUNDLE), networks),
@@ -79,7 +84,7 @@ def layer_errors(layers: Mapping[str, Amax], samples: int) -> dict[str, float]:
         samples,
     )
     pipeline.generate(np.arange(samples))
-    return {name: (error / whole) ** 0.5 for name, (error, whole) in squares.items()}
+    return {name: [float(error) for error in np.sqrt(sums[:-1] / sums[-1])] for name, sums in squares.items()}
 
 
 def kind(layer: str) -> str:
@@ -89,33 +94,38 @@ def kind(layer: str) -> str:
     )
 
 
-def table(errors: Mapping[str, float]) -> str:
-    """Groups from the largest median error to the smallest."""
-    groups: dict[tuple[str, bool], dict[str, float]] = defaultdict(dict)
-    for name, error in errors.items():
-        groups[kind(name), INT8.keeps(name)][name] = error
-    rows = ["| layers | number | int8 | median error | largest error | of |\n|---|---|---|---|---|---|\n"]
-    for (group, kept), members in sorted(groups.items(), key=lambda item: -statistics.median(item[1].values())):
-        worst = max(members, key=lambda name: members[name])
-        figures = f"{statistics.median(members.values()):.2%} | {members[worst]:.2%}"
-        rows.append(f"| `{group}` | {len(members)} | {'kept' if kept else 'yes'} | {figures} | `{worst}` |\n")
+def table(errors: Mapping[str, Sequence[float]], recipes: Sequence[Recipe]) -> str:
+    """Groups from the largest median error of the first recipe to the smallest."""
+    groups: dict[tuple[object, ...], list[str]] = defaultdict(list)
+    for name in errors:
+        groups[kind(name), *(recipe.keeps(name) for recipe in recipes)].append(name)
+    head = "".join(f" {recipe.precision} | median error | largest error | of |" for recipe in recipes)
+    rows = [f"| layers | number |{head}\n|---|---|{'---|---|---|---|' * len(recipes)}\n"]
+    for (group, *kept), names in sorted(groups.items(), key=lambda item: -middle(errors, item[1], 0)):
+        cells = []
+        for index, keeps in enumerate(kept):
+            worst = max(names, key=lambda name: errors[name][index])
+            figures = f"{middle(errors, names, index):.2%} | {errors[worst][index]:.2%}"
+            cells.append(f" {'kept' if keeps else 'yes'} | {figures} | `{worst}` |")
+        rows.append(f"| `{group}` | {len(names)} |{''.join(cells)}\n")
     return "".join(rows)
+
+
+def middle(errors: Mapping[str, Sequence[float]], names: Sequence[str], index: int) -> float:
+    """The median of some layers' errors with one recipe."""
+    return statistics.median(errors[name][index] for name in names)
 
 
 def main() -> int:
     """Measure and print."""
     options = arguments()
-    if options.ranges and options.ranges.exists():
-        layers = {name: Amax(*amax) for name, amax in torch.load(options.ranges).items()}
-    else:
-        recipe = dataclasses.replace(INT8, kept=(), captions=options.captions)
-        layers = calibrated(BUNDLE, read_spec(BUNDLE), recipe)
-        if options.ranges:
-            torch.save({name: (amax.input, amax.weight) for name, amax in layers.items()}, options.ranges)
+    recipes = [RECIPES[precision] for precision in options.precision]
+    on = dataclasses.replace(INT8, captions=options.captions)
+    ranges = measured_ranges(BUNDLE, read_spec(BUNDLE), options.cache, on)
     about = environment()
     where = f"{about['processor']}, torch {about['torch']}, {datetime.now(UTC):%Y-%m-%d}"
-    print(f"{len(layers)} layers, ranges of {options.captions} captions, errors over {options.samples}; {where}\n")
-    print(table(layer_errors(layers, options.samples)))
+    print(f"{len(ranges)} layers, ranges of {options.captions} captions, errors over {options.samples}; {where}\n")
+    print(table(layer_errors(ranges, recipes, options.samples), recipes))
     return 0
 
 

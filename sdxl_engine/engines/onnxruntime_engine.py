@@ -80,5 +80,7 @@ def create(request: EngineRequest) -> OnnxRuntimeEngine:
     else:
         from sdxl_engine.export.quantised import quantised_networks
 
-        folder = quantised_networks(request.checkpoint, request.spec, request.cache, request.model_opt)
+        folder = quantised_networks(
+            request.checkpoint, request.spec, request.cache, request.precision, request.model_opt
+        )
     return OnnxRuntimeEngine(folder, request.spec, request.precision)

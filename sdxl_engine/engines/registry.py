@@ -111,7 +111,12 @@ ENGINES = {
     entry.name: entry
     for entry in (
         # In the order in which `auto` tries them.
-        _own("onnxruntime", "onnxruntime_engine", "onnx", "onnxscript", "onnxruntime", precisions=("fp32", "int8")),
+        _own(
+            "onnxruntime",
+            "onnxruntime_engine",
+            *("onnx", "onnxscript", "onnxruntime"),
+            precisions=("fp32", "int8", "fp8"),
+        ),
         _own("torch", "torch_engine", precisions=("fp32", "fp16", "bf16"), devices=("cuda", "cpu")),
     )
 }

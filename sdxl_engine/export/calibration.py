@@ -8,7 +8,7 @@ import logging
 import warnings
 from typing import TYPE_CHECKING, Any
 
-from sdxl_engine.errors import UnavailableError, UsageError
+from sdxl_engine.errors import UsageError
 from sdxl_engine.shapes import bundle
 
 if TYPE_CHECKING:
@@ -22,6 +22,16 @@ if TYPE_CHECKING:
     from sdxl_engine.models.spec import ModelSpec
 
 BATCH = 8
+_WATCHED: dict[str, Any] = {
+    "quant_cfg": [
+        {"quantizer_name": "*", "enable": False},
+        {"quantizer_name": "*weight_quantizer", "cfg": {"num_bits": 8, "axis": 0}},
+        {"quantizer_name": "*input_quantizer", "cfg": {"num_bits": 8, "axis": None}},
+    ],
+    "algorithm": "max",
+}
+"""ModelOpt's `INT8_DEFAULT_CFG` but for the layers that it leaves out: recipes say themselves what they keep. Largest
+magnitudes are the same for any number of bits, since nothing is rounded while they are collected."""
 
 
 def calibration_captions(checkpoint: Path, recipe: Recipe) -> list[str]:
@@ -44,52 +54,39 @@ def calibration_captions(checkpoint: Path, recipe: Recipe) -> list[str]:
     return [text for text, _ in training_captions(scenes, recipe.captions, TrainingRecipe().single_share, recipe.seed)]
 
 
-def ranges_of(unet: nn.Module, recipe: Recipe, draw: Callable[[], None]) -> dict[str, Amax]:
+def ranges_of(unet: nn.Module, draw: Callable[[], None]) -> dict[str, Amax]:
     """Watch a module's layers while it runs.
 
     Args:
         unet: ModelOpt puts its own layers in the place of linear layers and convolutions and leaves them there.
-        recipe: Which layers are of interest.
         draw: Runs the module on everything that is to be seen.
 
     Returns:
-        By layer's name; without the layers that the recipe keeps.
-
-    Raises:
-        UnavailableError: ModelOpt is not installed.
+        By layer's name; weights' by output channel.
     """
     with _quiet():
-        try:
-            import modelopt.torch.quantization as modelopt
-        except ModuleNotFoundError as error:
-            raise UnavailableError(
-                f"{recipe.precision} needs NVIDIA ModelOpt to measure ranges with",
-                got=f"no module {error.name}",
-                fix="pip install 'pytest-sdxl[quantise]'",
-            ) from None
+        import modelopt.torch.quantization as modelopt
+
         from sdxl_engine.export.quantised_layers import Amax
 
-        modelopt.quantize(unet, modelopt.INT8_DEFAULT_CFG, lambda _module: draw())
+        modelopt.quantize(unet, _WATCHED, lambda _module: draw())
         found = {}
         for name, layer in unet.named_modules():
             quantisers: list[Any] = [getattr(layer, f"{which}_quantizer", None) for which in ("input", "weight")]
-            if all(each is not None and each.is_enabled for each in quantisers) and not recipe.keeps(name):
+            if all(each is not None and each.is_enabled for each in quantisers):
                 one, each_channel = (each.amax.detach().clone().float() for each in quantisers)
                 found[name] = Amax(one.reshape(()), each_channel.flatten())
     return found
 
 
-def calibrated(checkpoint: Path, spec: ModelSpec, recipe: Recipe, model_opt: str = "NoOpt") -> dict[str, Amax]:
+def calibrated(checkpoint: Path, spec: ModelSpec, captions: list[str], model_opt: str = "NoOpt") -> dict[str, Amax]:
     """The ranges of the UNet's layers over the benchmark's 20 steps, with its latent and guidance, every step deep.
 
     Args:
-        checkpoint: A diffusers-layout folder that there are calibration captions for.
+        checkpoint: A diffusers-layout folder.
         spec: Its sizes.
-        recipe: Which layers, and how.
+        captions: To draw.
         model_opt: Which variant's deep UNet.
-
-    Raises:
-        UsageError, UnavailableError: see `calibration_captions` and `ranges_of`.
     """
     import numpy as np
     import torch
@@ -104,7 +101,6 @@ def calibrated(checkpoint: Path, spec: ModelSpec, recipe: Recipe, model_opt: str
     from sdxl_engine.pipeline import Pipeline
     from sdxl_engine.schedule import read_schedule
 
-    captions = calibration_captions(checkpoint, recipe)
     networks = load_networks(checkpoint, model_opt=model_opt)
     pipeline = Pipeline(
         TorchEngine(EngineRequest(checkpoint=checkpoint, spec=spec, cache=checkpoint), networks),
@@ -121,7 +117,7 @@ def calibrated(checkpoint: Path, spec: ModelSpec, recipe: Recipe, model_opt: str
 
     unet = networks["unet"].get_submodule("unet")
     with torch.no_grad():
-        return ranges_of(unet, recipe, draw)
+        return ranges_of(unet, draw)
 
 
 @contextlib.contextmanager

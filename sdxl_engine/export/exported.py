@@ -49,7 +49,7 @@ def interfaces(spec: ModelSpec, precision: str) -> dict[str, NetworkSpec]:
         raise UsageError(
             f"there is no ONNX export in {precision}",
             got=precision,
-            expected=" or ".join(PRECISIONS) + "; int8 is exported for engine onnxruntime, fp8 not at all",
+            expected=" or ".join(PRECISIONS) + "; int8 and fp8 are exported for engine onnxruntime",
         )
     networks = with_floats(spec.networks, PRECISIONS[precision])
     if spec.upcast_decoder:

@@ -33,13 +33,14 @@ INLINE_BYTES = 256 << 20
 weights beside it is written tensor by tensor."""
 
 
-def export_network(network: nn.Module, interface: NetworkSpec, target: Path) -> None:
+def export_network(network: nn.Module, interface: NetworkSpec, target: Path, opset: int = OPSET) -> None:
     """Write one network with torch's dynamo exporter, which traces shapes and never runs it, and empty its weights.
 
     Args:
         network: From `load_network`, in the dtypes of its interface.
         interface: Names, shapes and dtypes of its tensors.
         target: The `.onnx` file; weights of more than `INLINE_BYTES` lie beside it in `<name>.onnx.data`.
+        opset: Of ONNX's own operators.
     """
     target.parent.mkdir(parents=True)
     generator = torch.Generator().manual_seed(0)
@@ -57,7 +58,7 @@ def export_network(network: nn.Module, interface: NetworkSpec, target: Path) -> 
             network,
             tuple(example),
             dynamo=True,
-            opset_version=OPSET,
+            opset_version=opset,
             input_names=list(interface.inputs),
             output_names=list(interface.outputs),
             dynamic_shapes=shapes,

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-MOST = 127
-"""Levels to each side of zero; the scale maps the largest magnitude to it."""
+LEVELS = {"int8": torch.int8, "fp8": torch.float8_e4m3fn}
+"""What each precision's levels are stored in. fp8 is E4M3: 4 bits of exponent, 3 of mantissa, largest value 448."""
 
 
 @dataclass(frozen=True)
@@ -21,33 +21,41 @@ class Amax:
 
     Args:
         input: () float32, of the input, over all its elements.
-        weight: (C,) float32, of the weights, for each output channel.
+        weight: (C,) float32, of the weights, for each output channel; or () for all of them.
     """
 
     input: Tensor
     weight: Tensor
 
 
-def scale_of(amax: Tensor) -> Tensor:
-    """What one level stands for; a channel of zeros gets a scale all the same."""
-    return (amax / MOST).clamp(min=torch.finfo(torch.float32).tiny)
+def scale_of(amax: Tensor, levels: torch.dtype) -> Tensor:
+    """What level 1 stands for where the largest level stands for `amax`; zeros get a scale all the same."""
+    return (amax / _limits(levels).max).clamp(min=torch.finfo(torch.float32).tiny)
+
+
+def _limits(levels: torch.dtype) -> torch.finfo | torch.iinfo:
+    return torch.finfo(levels) if levels.is_floating_point else torch.iinfo(levels)
 
 
 @torch.library.custom_op("sdxl_engine::rounded", mutates_args=())
 def rounded(values: Tensor, scale: Tensor, zero: Tensor, axis: int) -> Tensor:
-    """Values as int8 levels give them back: rounded half to even, clipped to -128 and 127 levels.
+    """Values as levels give them back: rounded half to even, clipped to -128 and 127 in int8, to +-448 in fp8.
 
     Args:
         values: float32, of any shape.
-        scale: () or (C,) float32, what a level stands for.
-        zero: int8 zeros in the shape of `scale`: ONNX tells the kind of level by them.
+        scale: () or (C,) float32, what level 1 stands for.
+        zero: Zeros in the shape of `scale` and one of `LEVELS`: ONNX tells the kind of level by them.
         axis: That of C in `values`.
     """
     shape = [1] * values.dim()
     if scale.dim():
         shape[axis] = -1
     steps = scale.reshape(shape)
-    return torch.clamp(torch.round(values / steps), torch.iinfo(zero.dtype).min, torch.iinfo(zero.dtype).max) * steps
+    limits = _limits(zero.dtype)
+    levels = (values / steps).clamp_(limits.min, limits.max)
+    if not zero.dtype.is_floating_point:
+        levels.round_()
+    return levels.to(zero.dtype).to(values.dtype) * steps
 
 
 @rounded.register_fake
@@ -66,14 +74,15 @@ def onnx_translation() -> dict[Any, Any]:
 
 
 class QuantisedLayer(nn.Module):
-    """A linear layer or a 2-d convolution whose input and weights are rounded to int8 levels, then multiplied.
+    """A linear layer or a 2-d convolution whose input and weights are rounded to 8-bit levels, then multiplied.
 
-    One scale for the whole input, one for each output channel's weights, zero points of 0. In ONNX: QuantizeLinear and
-    DequantizeLinear on both, which an engine that has int8 kernels takes into its own.
+    One scale for the whole input, one for each output channel's weights or for all of them, zero points of 0. In ONNX:
+    QuantizeLinear and DequantizeLinear on both, which an engine that has 8-bit kernels takes into its own.
 
     Args:
         layer: `nn.Linear` or `nn.Conv2d`; its weights are shared.
         amax: Of the layer.
+        precision: One of `LEVELS`.
     """
 
     weight: Tensor
@@ -83,8 +92,9 @@ class QuantisedLayer(nn.Module):
     input_scale: Tensor
     input_zero: Tensor
 
-    def __init__(self, layer: nn.Linear | nn.Conv2d, amax: Amax) -> None:
+    def __init__(self, layer: nn.Linear | nn.Conv2d, amax: Amax, precision: str) -> None:
         super().__init__()
+        levels = LEVELS[precision]
         weight, bias = layer.weight.detach(), layer.bias
         self.convolution = (
             (layer.stride, layer.padding, layer.dilation, layer.groups) if isinstance(layer, nn.Conv2d) else None
@@ -93,8 +103,8 @@ class QuantisedLayer(nn.Module):
         self.register_buffer("weight", weight if self.convolution else weight.t().contiguous())
         self.register_buffer("bias", bias.detach() if bias is not None else None)
         for name, value in (("input", amax.input), ("weight", amax.weight)):
-            self.register_buffer(f"{name}_scale", scale_of(value))
-            self.register_buffer(f"{name}_zero", torch.zeros_like(value, dtype=torch.int8))
+            self.register_buffer(f"{name}_scale", scale_of(value, levels))
+            self.register_buffer(f"{name}_zero", torch.zeros_like(value, dtype=levels))
         self.axis = 0 if self.convolution else 1
 
     def forward(self, values: Tensor) -> Tensor:
@@ -108,15 +118,16 @@ class QuantisedLayer(nn.Module):
         return product if self.bias is None else product + self.bias
 
 
-def replace_layers(module: nn.Module, layers: Mapping[str, Amax]) -> None:
+def replace_layers(module: nn.Module, layers: Mapping[str, Amax], precision: str) -> None:
     """Put a `QuantisedLayer` in the place of each layer named, in the module itself.
 
     Args:
         module: Holds the layers.
         layers: By name in the module, as `named_modules` gives it.
+        precision: One of `LEVELS`.
     """
     for name, amax in layers.items():
         parent, _, own = name.rpartition(".")
         holder, layer = module.get_submodule(parent), module.get_submodule(name)
         assert isinstance(layer, nn.Linear | nn.Conv2d)
-        setattr(holder, own, QuantisedLayer(layer, amax))
+        setattr(holder, own, QuantisedLayer(layer, amax, precision))

@@ -11,11 +11,13 @@ import torch
 from torch import nn
 
 from sdxl_engine.errors import UsageError
+from sdxl_engine.export import calibration
 from sdxl_engine.export import onnx as exporter
 from sdxl_engine.export.calibration import calibration_captions, ranges_of
 from sdxl_engine.export.quantised_layers import Amax, QuantisedLayer, replace_layers
-from sdxl_engine.export.recipes import INT8
-from sdxl_engine.models.spec import NetworkSpec, TensorSpec
+from sdxl_engine.export.ranges import measured_ranges
+from sdxl_engine.export.recipes import FP8, INT8, RECIPES
+from sdxl_engine.models.spec import NetworkSpec, TensorSpec, read_spec
 from sdxl_engine.shapes.bundle import BUNDLE
 from sdxl_engine.shapes.grammar import parse, split
 
@@ -45,7 +47,7 @@ def batches():
 
 
 @pytest.fixture(scope="module")
-def layers(net, batches):
+def ranges(net, batches):
     watched = copy.deepcopy(net)
 
     def draw():
@@ -53,60 +55,100 @@ def layers(net, batches):
             for batch in batches:
                 watched(batch)
 
-    return ranges_of(watched, INT8, draw)
+    return ranges_of(watched, draw)
 
 
-def rounded(values, scale):
-    return np.clip(np.round(values / scale), -128, 127) * scale
+def in_int8(values, amax):
+    return np.clip(np.round(values / (amax / 127)), -128, 127) * (amax / 127)
 
 
-def test_ranges_are_the_largest_magnitudes_of_all_batches_and_kept_layers_have_none(net, batches, layers):
-    assert set(layers) == {"conv", "ff"}
+def in_fp8(values, amax):
+    """To the nearest of the values that E4M3 has: up to 448, eight to each power of two, 2^-9 apart below 2^-6."""
+    exponents = np.arange(-6, 9)[:, None]
+    levels = np.concatenate([np.arange(8) * 2.0**-9, (2.0**exponents * (1 + np.arange(8) / 8)).ravel()[:-1]])
+    assert levels.max() == 448
+    scaled = values / (amax / 448)
+    nearest = levels[np.abs(np.abs(scaled)[..., None] - levels).argmin(axis=-1)]
+    return np.sign(scaled) * nearest * (amax / 448)
+
+
+def test_ranges_are_the_largest_magnitudes_of_all_batches(net, batches, ranges):
+    assert set(ranges) == {"conv_in", "conv", "ff"}
     seen = torch.stack([net.conv_in(batch) for batch in batches])
-    torch.testing.assert_close(layers["conv"].input, seen.abs().max())
-    torch.testing.assert_close(layers["conv"].weight, net.conv.weight.abs().amax(dim=(1, 2, 3)))
-    torch.testing.assert_close(layers["ff"].weight, net.ff.weight.abs().amax(dim=1))
+    torch.testing.assert_close(ranges["conv"].input, seen.abs().max())
+    torch.testing.assert_close(ranges["conv"].weight, net.conv.weight.abs().amax(dim=(1, 2, 3)))
+    torch.testing.assert_close(ranges["ff"].weight, net.ff.weight.abs().amax(dim=1))
 
 
-def test_a_layer_multiplies_rounded_inputs_with_weights_rounded_by_channel(net):
+def test_ranges_are_measured_once_for_all_recipes_and_anew_for_another_unet(ranges, tmp_path, monkeypatch):
+    measured = []
+
+    def calibrated(_checkpoint, _spec, _captions, model_opt):
+        measured.append(model_opt)
+        return ranges
+
+    monkeypatch.setattr(calibration, "calibrated", calibrated)
+    for recipe, model_opt in ((INT8, "NoOpt"), (FP8, "DeepCache"), (FP8, "DeepCachePruned"), (INT8, "DeepCachePruned")):
+        found = measured_ranges(BUNDLE, read_spec(BUNDLE), tmp_path, recipe, model_opt)
+        assert found.keys() == ranges.keys()
+        torch.testing.assert_close(found["conv"].input, ranges["conv"].input)
+        torch.testing.assert_close(found["conv"].weight, ranges["conv"].weight)
+    assert measured == ["NoOpt", "DeepCachePruned"]
+
+
+def test_a_recipe_leaves_out_what_it_keeps_and_fp8_has_one_range_for_all_of_a_layers_weights(net, ranges):
+    assert INT8.layers(ranges) == {name: ranges[name] for name in ("conv", "ff")}
+    assert set(FP8.layers(ranges)) == {"conv", "ff"}
+    torch.testing.assert_close(FP8.layers(ranges)["ff"].weight, net.ff.weight.abs().max())
+
+
+@pytest.mark.parametrize(("precision", "rounded", "dim"), [("int8", in_int8, 1), ("fp8", in_fp8, None)])
+def test_a_layer_multiplies_a_rounded_input_with_rounded_weights(net, precision, rounded, dim):
     values = torch.linspace(-2, 2, 12).reshape(2, 6)
-    amax = Amax(torch.tensor(1.5), net.ff.weight.abs().amax(dim=1))  # clips
-    scales = amax.weight.double().numpy()[:, None] / 127
-    weight = rounded(net.ff.weight.double().numpy(), scales)
-    expected = rounded(values.double().numpy(), 1.5 / 127) @ weight.T + net.ff.bias.double().numpy()
-    np.testing.assert_allclose(QuantisedLayer(net.ff, amax)(values), expected, atol=1e-6)
+    amax = Amax(torch.tensor(1.5), net.ff.weight.abs().amax(dim))  # clips
+    of_weights = amax.weight.double().numpy().reshape(-1, 1)
+    weight = rounded(net.ff.weight.double().numpy(), of_weights)
+    expected = rounded(values.double().numpy(), 1.5) @ weight.T + net.ff.bias.double().numpy()
+    np.testing.assert_allclose(QuantisedLayer(net.ff, amax, precision)(values), expected, atol=1e-6)
 
 
-def test_the_export_has_quantised_inputs_and_weights_and_onnx_runtime_computes_the_same(net, batches, layers, tmp_path):
+@pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
+def test_the_export_rounds_inputs_and_weights_and_onnx_runtime_computes_the_same(
+    net, batches, ranges, recipe, tmp_path
+):
     quantised = copy.deepcopy(net)
-    replace_layers(quantised, layers)
+    replace_layers(quantised, recipe.layers(ranges), recipe.precision)
     sample, output = TensorSpec((3, 8, 8), "float32"), TensorSpec((4, 4, 5), "float32")
-    expected, exact = quantised(batches[0]).numpy(), net(batches[0]).numpy()
+    values = 2 * batches[0]  # clips
+    expected, exact = quantised(values).numpy(), net(values).numpy()
     # The export empties the network.
-    exporter.export_network(
-        quantised, NetworkSpec({"sample": sample}, {"noise": output}), tmp_path / "net" / "model.onnx"
-    )
-    nodes = Counter(node.op_type for node in onnx.load(tmp_path / "net" / "model.onnx").graph.node)
+    interface = NetworkSpec({"sample": sample}, {"noise": output})
+    exporter.export_network(quantised, interface, tmp_path / "net" / "model.onnx", recipe.opset)
+    model = onnx.load(tmp_path / "net" / "model.onnx")
+    nodes = Counter(node.op_type for node in model.graph.node)
     assert (nodes["QuantizeLinear"], nodes["DequantizeLinear"]) == (4, 4)
+    assert model.opset_import[0].version == recipe.opset
+    kinds = {onnx.TensorProto.INT8: "int8", onnx.TensorProto.FLOAT8E4M3FN: "fp8"}
+    assert {kinds.get(held.data_type) for held in model.graph.initializer} == {None, recipe.precision}
     session = onnxruntime.InferenceSession(tmp_path / "net" / "model.onnx", providers=["CPUExecutionProvider"])
-    (ran,) = session.run(None, {"sample": batches[0].numpy()})
+    (ran,) = session.run(None, {"sample": values.numpy()})
     assert np.abs(ran - expected).max() < 1e-3 * np.abs(expected - exact).max()
 
 
 @pytest.mark.parametrize(
-    ("layer", "kept"),
+    ("layer", "keeping"),
     [
-        ("time_embedding.linear_1", True),
-        ("down_blocks.1.resnets.0.time_emb_proj", True),
-        ("up_blocks.2.resnets.0.conv_shortcut", True),
-        ("up_blocks.2.resnets.2.conv1", True),
-        ("mid_block.attentions.0.proj_out", True),
-        ("up_blocks.2.resnets.1.conv1", False),
-        ("mid_block.attentions.0.proj_in", False),
+        ("time_embedding.linear_1", {INT8, FP8}),
+        ("down_blocks.1.resnets.0.time_emb_proj", {INT8, FP8}),
+        ("up_blocks.2.resnets.0.conv_shortcut", {INT8, FP8}),
+        ("up_blocks.2.resnets.2.conv1", {INT8, FP8}),
+        ("mid_block.attentions.0.proj_out", {INT8}),
+        ("up_blocks.2.resnets.1.conv1", set()),
+        ("mid_block.attentions.0.proj_in", set()),
     ],
 )
-def test_the_recipe_keeps_the_layers_that_its_sources_name(layer, kept):
-    assert INT8.keeps(layer) is kept
+def test_a_recipe_keeps_the_layers_that_its_sources_name(layer, keeping):
+    assert {recipe for recipe in RECIPES.values() if recipe.keeps(layer)} == keeping
 
 
 def test_calibration_captions_show_no_scene_that_is_scored(tmp_path):
