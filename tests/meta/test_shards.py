@@ -121,5 +121,5 @@ def test_the_command_merges_and_judges(runs, tmp_path, capsys):
 
 
 def test_records_of_other_captions_are_refused(runs, tmp_path):
-    with pytest.raises(UsageError, match="other captions"):
+    with pytest.raises(UsageError, match="captions: 200, now 128"):
         merge(folders(runs, "1/3"), RunSettings(model="shapes", samples=128, build_dir=tmp_path), MODEL)

@@ -134,7 +134,9 @@ def test_memory_is_the_weights_once_and_nothing_after_close(bundle, spec, build_
         resolve_engine("torch"), EngineRequest(checkpoint=bundle, spec=spec, cache=build_dir / "engines")
     )
     held = engine.memory()
-    stored = sum(path.stat().st_size for path in bundle.rglob("*.safetensors") if not {"metrics", "unet_pruned"} & {*path.parts})
+    stored = sum(
+        path.stat().st_size for path in bundle.rglob("*.safetensors") if not {"metrics", "unet_pruned"} & {*path.parts}
+    )
     # Stored in float16 and held in float32; of the autoencoder, the decoder alone.
     assert 1.8 * stored < held.host < 2 * stored
     assert held.device == 0
