@@ -24,11 +24,13 @@ CONFIGURATIONS = (
     ("torch", "DeepCache"),
     ("onnxruntime", "NoOpt"),
     ("onnxruntime", "DeepCache"),
+    ("onnxruntime", "DeepCachePruned"),
 )
 BOUNDS = (
     ("onnxruntime over torch, NoOpt", ("onnxruntime", "NoOpt"), ("torch", "NoOpt"), 1.0),
     ("onnxruntime over torch, DeepCache", ("onnxruntime", "DeepCache"), ("torch", "DeepCache"), 1.0),
     ("DeepCache over NoOpt, onnxruntime", ("onnxruntime", "DeepCache"), ("onnxruntime", "NoOpt"), 1.4),
+    ("DeepCachePruned over DeepCache", ("onnxruntime", "DeepCachePruned"), ("onnxruntime", "DeepCache"), 1.0),
 )
 
 
@@ -51,7 +53,7 @@ def main() -> int:
     about = environment()
     print(f"{about['processor']}, {about['cores']} cores, load {os.getloadavg()[0]:.2f}, torch {about['torch']}")
     for (engine, model_opt), seconds in best.items():
-        print(f"{engine:12} {model_opt:10} {BATCH_SIZE / seconds:6.2f} samples/s")
+        print(f"{engine:12} {model_opt:15} {BATCH_SIZE / seconds:6.2f} samples/s")
     failed = False
     for name, fast, slow, bound in BOUNDS:
         ratio = best[slow] / best[fast]
