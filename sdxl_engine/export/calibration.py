@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import logging
-import warnings
 from typing import TYPE_CHECKING, Any
 
 from sdxl_engine.errors import UsageError
+from sdxl_engine.export.quiet import quiet
 from sdxl_engine.shapes import bundle
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
     from torch import nn
@@ -64,7 +61,7 @@ def ranges_of(unet: nn.Module, draw: Callable[[], None]) -> dict[str, Amax]:
     Returns:
         By layer's name; weights' by output channel.
     """
-    with _quiet():
+    with quiet("modelopt"):
         import modelopt.torch.quantization as modelopt
 
         from sdxl_engine.export.quantised_layers import Amax
@@ -118,17 +115,3 @@ def calibrated(checkpoint: Path, spec: ModelSpec, captions: list[str], model_opt
     unet = networks["unet"].get_submodule("unet")
     with torch.no_grad():
         return ranges_of(unet, draw)
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """ModelOpt prints how many quantisers it put in, and warns of what it does not use here."""
-    logger = logging.getLogger("modelopt")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)

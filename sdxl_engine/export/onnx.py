@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import logging
-import warnings
 from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
 from sdxl_engine.export.quantised_layers import onnx_translation
+from sdxl_engine.export.quiet import quiet
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from sdxl_engine.models.spec import NetworkSpec
@@ -53,7 +49,7 @@ def export_network(network: nn.Module, interface: NetworkSpec, target: Path, ops
     ]
     batch = torch.export.Dim("batch", min=1, max=MOST_ROWS)
     shapes = tuple({0: batch} if spec.batched else {} for spec in interface.inputs.values())
-    with _quiet():
+    with quiet("torch.onnx"):
         program = torch.onnx.export(
             network,
             tuple(example),
@@ -78,17 +74,3 @@ def export_network(network: nn.Module, interface: NetworkSpec, target: Path, ops
         value.const_value = None
     for parameter in network.parameters():
         parameter.data = torch.empty(0)
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """The exporter prints its stages and warns about its own internals; neither helps a user."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)

@@ -2,6 +2,7 @@ import dataclasses
 
 import pytest
 import torch
+from small_sdxl import small_configs
 
 from sdxl_engine.errors import UsageError
 from sdxl_engine.measure import check
@@ -30,20 +31,7 @@ def test_sizes_are_those_of_the_published_checkpoint(name):
 @pytest.fixture(scope="module")
 def small():
     """A sixteenth of the width, a thirty-second of the picture."""
-    unet = {
-        "sample_size": 8,
-        "block_out_channels": (32, 32, 64),
-        "transformer_layers_per_block": (1, 1, 1),
-        "attention_head_dim": (2, 2, 2),
-        "cross_attention_dim": 48,
-        "addition_time_embed_dim": 8,
-        "projection_class_embeddings_input_dim": 80,
-    }
-    text = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
-    text_2 = text | {"hidden_size": 32, "projection_dim": 32}
-    vae = {"block_out_channels": (32, 32, 32, 32), "sample_size": 64}
-    changes = {"unet": unet, "text_encoder": text, "text_encoder_2": text_2, "vae": vae}
-    return {name: config | changes[name] for name, config in CONFIGS.items()}
+    return small_configs(block_out_channels=(32, 32, 64), transformer_layers_per_block=(1, 1, 1))
 
 
 def test_the_checkpoint_is_made_once_and_loads(small, tmp_path, monkeypatch):
