@@ -49,8 +49,8 @@ class Pruning:
     share: float = 0.68
     prompts: int = 16
     timesteps: int = 5
-    trained_prompts: int = 4096
-    steps: int = 5000
+    trained_prompts: int = 16384
+    steps: int = 8000
     batch: int = 256
     rate: float = 1e-3
 
