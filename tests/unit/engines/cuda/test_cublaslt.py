@@ -212,8 +212,10 @@ def check(product, arguments):
         out.fill_(torch.nan)
     exact = reference(problem, arguments, out.clone())
     assert product(**arguments) is out
-    # fp16 outputs; sums in fp32, or in fp8's fast accumulation with 13 bits after the point.
-    sums = 2.0**-10 if problem.dtype == "fp8" and problem.fast_accumulation else 2.0**-16
+    # fp16 outputs. Sums in fp32; of fp8 products with 13 bits after the point, as long as they are not promoted.
+    sums = 2.0**-16
+    if problem.dtype == "fp8":
+        sums = max(1, problem.k / 32) * 2.0**-13 if problem.fast_accumulation else 2.0**-10
     bound = exact.abs() * 2.0**-11 + 2.0**-25 + exact.abs().max() * sums
     excess = (out.double() - exact).abs() / bound
     assert excess.max() <= 1, f"{problem}: {excess.max():.3f} of the bound"
@@ -236,6 +238,8 @@ class TestOnGpu:
         for seed in range(2):
             check(product, product.example(seed))
         product.close()
+        with pytest.raises(RuntimeError, match="is closed"):
+            product(**product.example())
 
     def test_exact_accumulation(self):
         product = Matmul(GemmProblem(512, 256, 5120, "fp8", scaling="tensor", fast_accumulation=False))
@@ -256,8 +260,6 @@ class TestOnGpu:
         assert again.choice == product.choice
         check(again, again.example(6))
         assert not again.use({**choice, "cublaslt": 1})
-        with pytest.raises(EngineError, match="cublasLtMatmulAlgoCheck failed for m4096"):
-            again.use({**choice, "algorithm": "ff" * 64})
 
     def test_a_graph_replays_what_was_captured(self):
         problem = GemmProblem(256, 640, 2560, "fp8", True, True, "tensor")
