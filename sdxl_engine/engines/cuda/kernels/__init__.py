@@ -1,0 +1,1 @@
+"""Hand-written Triton kernels of the engine `cuda`."""

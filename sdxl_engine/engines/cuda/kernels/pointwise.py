@@ -1,0 +1,178 @@
+"""Kernels without sums over pixels: LayerNorm, GEGLU, pending sums, upsampling. All are bound by memory traffic."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+import triton
+import triton.language as tl
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from sdxl_engine.engines.cuda.layers import Norm, Pending
+
+_ELEMENTS = 4096
+"""Elements of one program, about: 8 KB of fp16."""
+
+
+def layer_norm(stream: Tensor, norm: Norm, shift: Tensor) -> Tensor:
+    """LayerNorm of `stream + shift`.
+
+    Args:
+        stream: (M, C) fp16 contiguous.
+        norm: Scale and shift, (C,).
+        shift: (C,) fp32.
+
+    Returns:
+        (M, C) fp16. Floor: 4 bytes per element.
+    """
+    lines, channels = stream.shape
+    if len(norm.weight) != channels or shift.shape != (channels,):
+        raise ValueError(f"got {channels} channels, expected {len(norm.weight)}; shift {tuple(shift.shape)}")
+    out = torch.empty_like(stream)
+    block = triton.next_power_of_2(channels)
+    tile = max(1, _ELEMENTS // block)
+    _layer_norm_kernel[(triton.cdiv(lines, tile),)](
+        stream, norm.weight, norm.bias, shift, out, lines, channels, norm.eps, BLOCK=block, TILE=tile
+    )
+    return out
+
+
+def geglu(wide: Tensor) -> Tensor:
+    """`value * gelu(gate)` with the exact GELU.
+
+    Args:
+        wide: (M, 2D) fp16 contiguous: values, then gates.
+
+    Returns:
+        (M, D) fp16. Floor: 6 bytes per element of it.
+    """
+    lines, double = wide.shape
+    width = double // 2
+    out = torch.empty(lines, width, dtype=wide.dtype, device=wide.device)
+    block = min(512, triton.next_power_of_2(width))
+    tile = max(1, _ELEMENTS // block)
+    _geglu_kernel[triton.cdiv(width, block), triton.cdiv(lines, tile)](
+        wide, out, lines, width, BLOCK=block, TILE=tile
+    )
+    return out
+
+
+def add_up(pending: Pending | Tensor) -> Tensor:
+    """Add a pending sum up, in the memory of its value; a tensor is left as it is.
+
+    Returns:
+        Like `pending.value`. Floor: 4 bytes per element, 6 with a residual.
+    """
+    if not hasattr(pending, "value"):
+        return pending
+    value, shift, residual = pending.value, pending.shift, pending.residual
+    if shift is None and residual is None:
+        return value
+    channels = value.shape[-1]
+    pixels = value.numel() // channels // value.shape[0]
+    block = min(512, triton.next_power_of_2(channels))
+    tile = max(1, _ELEMENTS // block)
+    _add_up_kernel[triton.cdiv(channels, block), triton.cdiv(pixels, tile), value.shape[0]](
+        value,
+        shift if shift is not None else value,
+        shift.stride(0) if shift is not None and shift.dim() == 2 else 0,  # noqa: PLR2004
+        residual if residual is not None else value,
+        pixels,
+        channels,
+        shift is not None,
+        residual is not None,
+        BLOCK=block,
+        TILE=tile,
+    )
+    return value
+
+
+def upsample(x: Tensor) -> Tensor:
+    """Twice as high and wide, by the nearest pixel: (B, H, W, C) to (B, 2H, 2W, C), contiguous."""
+    batch, height, width, channels = x.shape
+    out = torch.empty(batch, 2 * height, 2 * width, channels, dtype=x.dtype, device=x.device)
+    block = min(512, triton.next_power_of_2(channels))
+    tile = max(1, _ELEMENTS // block)
+    lines = batch * height * width
+    _upsample_kernel[triton.cdiv(channels, block), triton.cdiv(lines, tile)](
+        x, out, lines, width, channels, BLOCK=block, TILE=tile
+    )
+    return out
+
+
+@triton.jit
+def _layer_norm_kernel(  # noqa: ANN202
+    stream, weight, bias, shift, out, lines, channels, eps, BLOCK: tl.constexpr, TILE: tl.constexpr
+):
+    """Whole rows per program."""
+    columns = tl.arange(0, BLOCK)
+    inside = columns < channels
+    rows = tl.program_id(0) * TILE + tl.arange(0, TILE)
+    mask = (rows < lines)[:, None] & inside[None, :]
+    places = rows[:, None].to(tl.int64) * channels + columns[None, :]
+    x = tl.load(stream + places, mask=mask, other=0.0).to(tl.float32)
+    x += tl.load(shift + columns, mask=inside, other=0.0)[None, :]
+    mean = tl.sum(x, axis=1) / channels
+    centred = tl.where(mask, x - mean[:, None], 0.0)
+    variance = tl.sum(centred * centred, axis=1) / channels
+    y = centred / tl.sqrt(variance + eps)[:, None]
+    y = y * tl.load(weight + columns, mask=inside, other=0.0)[None, :]
+    y = y + tl.load(bias + columns, mask=inside, other=0.0)[None, :]
+    tl.store(out + places, y.to(out.dtype.element_ty), mask=mask)
+
+
+@triton.jit
+def _geglu_kernel(wide, out, lines, width, BLOCK: tl.constexpr, TILE: tl.constexpr):  # noqa: ANN202
+    """gelu(g) = g * (1 + erf(g / sqrt(2))) / 2."""
+    columns = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    rows = (tl.program_id(1) * TILE + tl.arange(0, TILE)).to(tl.int64)
+    mask = (rows < lines)[:, None] & (columns < width)[None, :]
+    places = wide + rows[:, None] * 2 * width + columns[None, :]
+    value = tl.load(places, mask=mask, other=0.0).to(tl.float32)
+    gate = tl.load(places + width, mask=mask, other=0.0).to(tl.float32)
+    y = value * 0.5 * gate * (1.0 + tl.erf(gate * 0.7071067811865476))
+    tl.store(out + rows[:, None] * width + columns[None, :], y.to(out.dtype.element_ty), mask=mask)
+
+
+@triton.jit
+def _add_up_kernel(  # noqa: ANN202
+    value,
+    shift,
+    shift_stride,
+    residual,
+    pixels,
+    channels,
+    HAS_SHIFT: tl.constexpr,
+    HAS_RESIDUAL: tl.constexpr,
+    BLOCK: tl.constexpr,
+    TILE: tl.constexpr,
+):
+    image = tl.program_id(2)
+    columns = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    lines = tl.program_id(1) * TILE + tl.arange(0, TILE)
+    inside = columns < channels
+    mask = (lines < pixels)[:, None] & inside[None, :]
+    places = (image.to(tl.int64) * pixels + lines.to(tl.int64))[:, None] * channels + columns[None, :]
+    x = tl.load(value + places, mask=mask, other=0.0).to(tl.float32)
+    if HAS_SHIFT:
+        x += tl.load(shift + image * shift_stride + columns, mask=inside, other=0.0).to(tl.float32)[None, :]
+    if HAS_RESIDUAL:
+        x += tl.load(residual + places, mask=mask, other=0.0).to(tl.float32)
+    tl.store(value + places, x.to(value.dtype.element_ty), mask=mask)
+
+
+@triton.jit
+def _upsample_kernel(x, out, lines, width, channels, BLOCK: tl.constexpr, TILE: tl.constexpr):  # noqa: ANN202
+    columns = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    rows = tl.program_id(1) * TILE + tl.arange(0, TILE)
+    mask = (rows < lines)[:, None] & (columns < channels)[None, :]
+    pixel = tl.load(x + rows[:, None].to(tl.int64) * channels + columns[None, :], mask=mask, other=0.0)
+    # Row r of the small image is rows 2r and 2r + 1 of the large one, which is twice as wide.
+    first = (rows // width).to(tl.int64) * 4 * width + (rows % width) * 2
+    for down in tl.static_range(2):
+        for right in tl.static_range(2):
+            target = (first + down * 2 * width + right)[:, None] * channels + columns[None, :]
+            tl.store(out + target, pixel, mask=mask)
