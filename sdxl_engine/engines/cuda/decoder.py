@@ -16,11 +16,13 @@ import torch.nn.functional as F  # noqa: N812
 
 from sdxl_engine.engines.cuda.kernels.group_norm import group_norm
 from sdxl_engine.engines.cuda.kernels.pointwise import add_up, upsample
-from sdxl_engine.engines.cuda.layers import Conv, Linear, Norm, Pending, rows
+from sdxl_engine.engines.cuda.layers import Conv, Norm, Pending, rows
 from sdxl_engine.engines.cuda.resnet import Resnet
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from sdxl_engine.engines.cuda.layers import Layers
 
 RANGE = 1.0 / 128.0
 """What the residual stream is multiplied by where the model says that it leaves fp16's range."""
@@ -30,18 +32,19 @@ class Decoder:
     """Latents to images.
 
     Args:
+        layers: Makes its layers.
         vae: diffusers' decoder and `post_quant_conv`, as `sdxl_engine.models.load.Decoder`, on the GPU, fp16.
         upcast: Whether its activations leave fp16's range, see `ModelSpec.upcast_decoder`.
     """
 
-    def __init__(self, vae: Any, *, upcast: bool) -> None:
+    def __init__(self, layers: Layers, vae: Any, *, upcast: bool) -> None:
         scale = RANGE if upcast else 1.0
         decoder = vae.decoder
-        self._post_quant = Linear(vae.post_quant_conv.weight.flatten(1), vae.post_quant_conv.bias)
+        self._post_quant = vae.post_quant_conv
         self._conv_in = Conv(decoder.conv_in, scale=scale)
-        self._first, self._second = (Resnet(each, scale=scale) for each in decoder.mid_block.resnets)
+        self._first, self._second = (Resnet(layers, each, scale=scale) for each in decoder.mid_block.resnets)
         attention = decoder.mid_block.attentions
-        self._attention = SelfAttention(attention[0], scale) if attention and attention[0] is not None else None
+        self._attention = SelfAttention(layers, attention[0], scale) if attention and attention[0] is not None else None
         self._up = []
         for block in decoder.up_blocks:
             scaler = None
@@ -49,14 +52,14 @@ class Decoder:
                 # It reads the divided stream and writes to it, so only its bias is another.
                 scaler = Conv(block.upsamplers[0].conv)
                 scaler.bias = scaler.bias * scale
-            self._up.append(([Resnet(each, scale=scale) for each in block.resnets], scaler))
+            self._up.append(([Resnet(layers, each, scale=scale) for each in block.resnets], scaler))
         self._norm_out = Norm.of(decoder.conv_norm_out, scale=scale)
         self._conv_out = Conv(decoder.conv_out)
 
     def __call__(self, latent: Tensor) -> Tensor:
         """(B, 4, S, S) fp16 unscaled latents to (B, 8S, 8S, 3) fp16 in about [-1, 1]."""
-        x = latent.permute(0, 2, 3, 1).contiguous()
-        hidden: Tensor | Pending = Pending(self._conv_in(self._post_quant(x)), self._conv_in.bias)
+        x = self._post_quant(latent).permute(0, 2, 3, 1).contiguous()
+        hidden: Tensor | Pending = Pending(self._conv_in(x), self._conv_in.bias)
         hidden = self._first(hidden, self._first.conv1_bias)
         if self._attention is not None:
             hidden = self._attention(hidden)
@@ -76,12 +79,13 @@ class SelfAttention:
     Scores are written out, image by image: no fused kernel has heads that wide.
     """
 
-    def __init__(self, module: Any, scale: float) -> None:
+    def __init__(self, layers: Layers, module: Any, scale: float) -> None:
         self._norm = Norm.of(module.group_norm, scale=scale)
         parts = (module.to_q, module.to_k, module.to_v)
-        self._qkv = Linear(torch.cat([each.weight for each in parts]), torch.cat([each.bias for each in parts]))
+        weight, bias = torch.cat([each.weight for each in parts]), torch.cat([each.bias for each in parts])
+        self._qkv = layers.linear(module.to_q, weight, bias)
         out = module.to_out[0]
-        self._out = Linear(out.weight * scale, out.bias * scale)
+        self._out = layers.linear(out, out.weight * scale, out.bias * scale)
         self._heads = module.heads
 
     def __call__(self, x: Pending) -> Tensor:

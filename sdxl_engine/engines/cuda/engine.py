@@ -8,6 +8,8 @@ import torch
 
 from sdxl_engine.engines.base import Buffers, Capabilities, EngineMemory, check_buffers, with_floats
 from sdxl_engine.engines.cuda.decoder import Decoder
+from sdxl_engine.engines.cuda.layers import Layers
+from sdxl_engine.engines.cuda.products import Products
 from sdxl_engine.engines.cuda.steps import BatchSteps
 from sdxl_engine.engines.cuda.unet import DeepUnet, OuterLevel
 from sdxl_engine.models.load import load_networks
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from sdxl_engine.engines.base import EngineRequest
+    from sdxl_engine.engines.cuda.layers import Multiply
 
 
 class CudaEngine:
@@ -28,11 +31,17 @@ class CudaEngine:
     Args:
         request: Checkpoint, precision and device.
         networks: Run in place of the checkpoint's own; in fp16 and as `load_networks` gives them.
+        multiply: Computes matrix products in cuBLASLt's place.
     """
 
     name = "cuda"
 
-    def __init__(self, request: EngineRequest, networks: dict[str, nn.Module] | None = None) -> None:
+    def __init__(
+        self,
+        request: EngineRequest,
+        networks: dict[str, nn.Module] | None = None,
+        multiply: Multiply | None = None,
+    ) -> None:
         self.spec = request.spec
         self.networks = with_floats(request.spec.networks, "float16")
         self.device = torch.empty(0, device=request.device).device
@@ -40,15 +49,20 @@ class CudaEngine:
         if self.device.type == "cuda":
             # Each shape of convolution comes once per batch size, and is worth the search.
             torch.backends.cudnn.benchmark = True
+        self._multiply = multiply or Products(self.device)
         loaded = networks or load_networks(request.checkpoint, torch.float16, model_opt=request.model_opt)
         modules: dict[str, Any] = {name: module.to(self.device) for name, module in loaded.items()}
         with torch.inference_mode():
             self._text = {name: modules[name] for name in ("clip1", "clip2")}
-            self._deep: DeepUnet | None = DeepUnet(modules["unet"].unet)
+            deep, vae = modules["unet"].unet, modules["vae"]
+            self._deep: DeepUnet | None = DeepUnet(Layers(self._multiply, deep), deep)
             self._shallow: OuterLevel | None = self._deep.outer
             if deep_unet(request.model_opt) != FULL:
-                self._shallow = OuterLevel(modules["shallow_unet"].unet)
-            self._decoder: Decoder | None = Decoder(modules["vae"], upcast=request.spec.upcast_decoder)
+                full = modules["shallow_unet"].unet
+                self._shallow = OuterLevel(Layers(self._multiply, full), full)
+            self._decoder: Decoder | None = Decoder(
+                Layers(self._multiply, vae), vae, upcast=request.spec.upcast_decoder
+            )
 
     def bind(self, network: str, buffers: Buffers) -> Callable[[], None]:
         """See `Engine.bind`."""

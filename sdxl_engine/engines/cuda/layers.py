@@ -1,4 +1,4 @@
-"""Layers of engine `cuda`: weights in the layout its kernels read, and the one call each of them makes.
+"""Layers of engine `cuda`: weights in the layout that kernels read, and who computes with them.
 
 Activations are NHWC, `(B, H, W, C)` contiguous, or rows of channels, `(M, C)`. A convolution's bias, the time embedding
 and the residual are not added by the convolution, which cuDNN would do in a pass of its own each; they stay in a
@@ -8,14 +8,44 @@ and the residual are not added by the convolution, which cuDNN would do in a pas
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
+from sdxl_engine.engines.cuda.kernels.fp8 import E4M3, MOST, quantise
+
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from torch import nn
+
+
+class Multiply(Protocol):
+    """Computes matrix products: `Products`, or in tests what torch makes of them on a CPU."""
+
+    def __call__(
+        self,
+        x: Tensor,
+        weight: Tensor,
+        out: Tensor,
+        bias: Tensor | None = None,
+        *,
+        residual: bool = False,
+        scale: Tensor | None = None,
+    ) -> Tensor:
+        """`out = scale * (x @ weight.T) + bias`, plus `out` with a residual; sums in fp32.
+
+        Args:
+            x: (M, K) fp16 or fp8, contiguous.
+            weight: (N, K) of the same dtype, contiguous.
+            out: (M, N) fp16, contiguous.
+            bias: (N,) fp16.
+            residual: Whether `out` is added to.
+            scale: (N,) fp32, with fp8.
+        """
+        ...
 
 
 @dataclass(frozen=True)
@@ -62,24 +92,49 @@ class Pending:
 
 
 class Linear:
-    """`x @ weight.T + bias` in fp16 with fp32 accumulation.
+    """`x @ weight.T + bias`, with fp16 results and fp32 sums; in fp8 where it has a scale.
 
     Args:
+        multiply: Computes the product.
         weight: (N, K) fp16.
         bias: (N,) fp16, or None.
+        scale: What the input is divided by to become fp8; None for a product in fp16.
+
+    Attributes:
+        scale: (1,) fp32: for the kernel that writes the input; None where it is to be fp16.
     """
 
-    def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
-        self.weight, self.bias = weight, bias
+    def __init__(
+        self, multiply: Multiply, weight: Tensor, bias: Tensor | None = None, scale: float | None = None
+    ) -> None:
+        self._multiply, self._bias = multiply, bias
+        self.scale: Tensor | None = None
+        self._both: Tensor | None = None
+        if scale is None:
+            self._weight = weight.contiguous()
+            return
+        most = weight.float().abs().amax(dim=1).clamp(min=1e-12) / MOST
+        self._weight = (weight.float() / most[:, None]).to(E4M3)
+        self.scale = torch.full((1,), scale, device=weight.device)
+        self._both = most * scale
+
+    @property
+    def width(self) -> int:
+        """N."""
+        return len(self._weight)
 
     def __call__(self, x: Tensor) -> Tensor:
-        """(M, K) fp16 to (M, N) fp16."""
-        return F.linear(x, self.weight, self.bias)
+        """(M, K) to (M, N) fp16."""
+        out = torch.empty(len(x), self.width, dtype=torch.float16, device=x.device)
+        return self._multiply(self._taken(x), self._weight, out, self._bias, scale=self._both)
 
     def add_to(self, total: Tensor, x: Tensor) -> Tensor:
-        """`total += x @ weight.T + bias`, in place."""
-        total.addmm_(x, self.weight.t())
-        return total if self.bias is None else total.add_(self.bias)
+        """Add to `total`, (M, N) fp16, in place."""
+        return self._multiply(self._taken(x), self._weight, total, self._bias, residual=True, scale=self._both)
+
+    def _taken(self, x: Tensor) -> Tensor:
+        """The input as fp8, where it is to be and was not written so."""
+        return quantise(x, self.scale) if self.scale is not None and x.dtype != E4M3 else x
 
 
 class Conv:
@@ -91,14 +146,40 @@ class Conv:
     """
 
     def __init__(self, module: nn.Conv2d, *, scale: float = 1.0) -> None:
-        self.weight = (module.weight * scale).to(memory_format=torch.channels_last)
+        self._weight = (module.weight * scale).to(memory_format=torch.channels_last)
         self.bias = None if module.bias is None else module.bias * scale
-        self.stride, self.padding = module.stride, module.padding
+        self._stride, self._padding = module.stride, module.padding
 
     def __call__(self, x: Tensor) -> Tensor:
         """(B, H, W, C) fp16 to (B, H', W', N) fp16."""
-        out = F.conv2d(x.permute(0, 3, 1, 2), self.weight, None, self.stride, self.padding)
+        out = F.conv2d(x.permute(0, 3, 1, 2), self._weight, None, self._stride, self._padding)
         return out.permute(0, 2, 3, 1).contiguous()
+
+
+class Layers:
+    """Makes the layers of one network, each in its precision.
+
+    Args:
+        multiply: Computes matrix products.
+        root: The network, which knows its modules' names.
+        scales: Of the inputs of the layers that are to run in fp8, by module name.
+    """
+
+    def __init__(self, multiply: Multiply, root: nn.Module, scales: Mapping[str, float] | None = None) -> None:
+        self._multiply = multiply
+        self._names = {id(module): name for name, module in root.named_modules()}
+        self._scales = scales or {}
+
+    def linear(self, module: Any, weight: Tensor | None = None, bias: Tensor | None = None) -> Linear:
+        """One with the precision of `module`.
+
+        Args:
+            module: Names the layer; where several read one input, the first of them.
+            weight: In place of the module's.
+            bias: The one to add, if any: the module's own is the caller's to give.
+        """
+        matrix = module.weight if weight is None else weight
+        return Linear(self._multiply, matrix.flatten(1), bias, self._scales.get(self._names.get(id(module), "")))
 
 
 def rows(x: Tensor) -> Tensor:

@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sdxl_engine.engines.cuda.kernels.group_norm import group_norm
-from sdxl_engine.engines.cuda.layers import Conv, Linear, Norm, Pending, rows
+from sdxl_engine.engines.cuda.layers import Conv, Norm, Pending, rows
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from sdxl_engine.engines.cuda.layers import Layers, Linear
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,7 @@ class Resnet:
     """One residual block.
 
     Args:
+        layers: Makes its layers.
         module: Its weights.
         entering: Channels of the first of two inputs that the block reads one after the other, of a block that has a
             skip connection; None for one that has not.
@@ -41,7 +44,7 @@ class Resnet:
             fp16's range. Normalisations undo it, so all else is as it was.
     """
 
-    def __init__(self, module: Any, entering: int | None = None, *, scale: float = 1.0) -> None:
+    def __init__(self, layers: Layers, module: Any, entering: int | None = None, *, scale: float = 1.0) -> None:
         self._norm1, self._norm2 = Norm.of(module.norm1, scale=scale), Norm.of(module.norm2, scale=scale)
         # What the first convolution gives may leave the range as well; the second norm undoes the scale there.
         self._conv1, self._conv2 = Conv(module.conv1, scale=scale), Conv(module.conv2, scale=scale)
@@ -49,10 +52,11 @@ class Resnet:
         self._shortcuts: list[Linear] = []
         bias = self._conv2.bias
         if module.conv_shortcut is not None:
-            weight = module.conv_shortcut.weight.flatten(1)
+            shortcut = module.conv_shortcut
+            weight = shortcut.weight
             parts = [weight] if entering is None else [weight[:, :entering], weight[:, entering:]]
-            self._shortcuts = [Linear(part.contiguous()) for part in parts]
-            bias = bias + module.conv_shortcut.bias * scale
+            self._shortcuts = [layers.linear(shortcut, part) for part in parts]
+            bias = bias + shortcut.bias * scale
         self._bias = bias
 
     def start(self, x: Tensor | Pending, skip: Tensor | None = None) -> Half:

@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from sdxl_engine.engines.base import Buffers
-    from sdxl_engine.engines.cuda.transformer import Context
     from sdxl_engine.engines.cuda.unet import DeepUnet, Kept, OuterLevel
 
 
@@ -29,7 +28,7 @@ class BatchSteps:
     def __init__(self, deep: DeepUnet, shallow: OuterLevel, buffers: Buffers, timesteps: Sequence[float]) -> None:
         self._deep, self._shallow, self._buffers = deep, shallow, buffers
         self._timesteps = torch.tensor(timesteps, dtype=torch.float32, device=buffers["sample"].device)
-        self._context: list[Context] = []
+        self._context: list[Tensor] = []
         self._shifts: dict[str, list[tuple[Tensor, ...]]] = {}
         self._kept: Kept | None = None
 

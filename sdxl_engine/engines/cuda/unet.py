@@ -21,10 +21,12 @@ from sdxl_engine.engines.cuda.kernels.group_norm import group_norm
 from sdxl_engine.engines.cuda.kernels.pointwise import add_up, upsample
 from sdxl_engine.engines.cuda.layers import Conv, Norm, Pending
 from sdxl_engine.engines.cuda.resnet import Half, Resnet
-from sdxl_engine.engines.cuda.transformer import Context, Transformer
+from sdxl_engine.engines.cuda.transformer import Transformer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+
+    from sdxl_engine.engines.cuda.layers import Layers
 
 
 @dataclass(frozen=True)
@@ -78,15 +80,16 @@ class OuterLevel:
     """What a shallow step runs: conv_in, the outermost up block, the output head. The deep pass begins and ends with it.
 
     Args:
+        layers: Makes its layers.
         unet: diffusers' UNet, its weights on the GPU, fp16.
     """
 
-    def __init__(self, unet: Any) -> None:
+    def __init__(self, layers: Layers, unet: Any) -> None:
         self._conv_in, self._conv_out = Conv(unet.conv_in), Conv(unet.conv_out)
         self._norm_out = Norm.of(unet.conv_norm_out)
         block = unet.up_blocks[-1]
         narrow = unet.conv_in.out_channels
-        self.resnets = [Resnet(each, each.norm1.num_channels - narrow) for each in block.resnets]
+        self.resnets = [Resnet(layers, each, each.norm1.num_channels - narrow) for each in block.resnets]
         self.conditioning = Conditioning(unet, list(zip(self.resnets, block.resnets, strict=True)))
 
     def enter(self, sample: Tensor) -> Tensor:
@@ -121,48 +124,53 @@ class DeepUnet:
     """All levels.
 
     Args:
+        layers: Makes its layers.
         unet: diffusers' UNet, its weights on the GPU, fp16. Its attentions may have any number of layers.
     """
 
-    def __init__(self, unet: Any) -> None:
-        self.outer = OuterLevel(unet)
+    def __init__(self, layers: Layers, unet: Any) -> None:
+        self._layers = layers
+        self.outer = OuterLevel(layers, unet)
         self._resnets: list[tuple[Resnet, Any]] = []
         self._down = [
-            (self._down_resnets(block), _transformers(block), _scaler(block, "downsamplers"))
+            (self._down_resnets(block), self._transformers(block), _scaler(block, "downsamplers"))
             for block in unet.down_blocks
         ]
         middle = unet.mid_block
-        self._middle = (self._down_resnets(middle), _transformers(middle))
+        self._middle = (self._down_resnets(middle), self._transformers(middle))
         channels = unet.config.block_out_channels
         entering = channels[-1]
         self._up = []
         for block in unet.up_blocks[:-1]:
             self._up.append(
-                (self._up_resnets(block, entering), _transformers(block), _scaler(block, "upsamplers"))
+                (self._up_resnets(block, entering), self._transformers(block), _scaler(block, "upsamplers"))
             )
             entering = block.resnets[-1].out_channels
         self.conditioning = Conditioning(unet, self._resnets)
 
     def _down_resnets(self, block: Any) -> list[Resnet]:
-        return [self._noted(Resnet(module), module) for module in block.resnets]
+        return [self._noted(Resnet(self._layers, module), module) for module in block.resnets]
 
     def _up_resnets(self, block: Any, entering: int) -> list[Resnet]:
         found = []
         for module in block.resnets:
-            found.append(self._noted(Resnet(module, entering), module))
+            found.append(self._noted(Resnet(self._layers, module, entering), module))
             entering = module.out_channels
         return found
+
+    def _transformers(self, block: Any) -> list[Transformer]:
+        return [Transformer(self._layers, each) for each in getattr(block, "attentions", ())]
 
     def _noted(self, resnet: Resnet, module: Any) -> Resnet:
         self._resnets.append((resnet, module))
         return resnet
 
-    def context(self, text: Tensor) -> list[Context]:
+    def context(self, text: Tensor) -> list[Tensor]:
         """Keys and values of the text, (B, 77, W) fp16, for every layer in the order in which they run."""
         blocks = [*self._down, self._middle, *self._up]
         return [pair for block in blocks for transformer in block[1] for pair in transformer.context(text)]
 
-    def __call__(self, sample: Tensor, context: list[Context], shifts: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def __call__(self, sample: Tensor, context: list[Tensor], shifts: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Everything but what `OuterLevel` leaves to do.
 
         Args:
@@ -195,13 +203,9 @@ class DeepUnet:
         return entered, first, second, hidden
 
 
-def _through(hidden: Pending, transformers: list[Transformer], number: int, text: Iterator[Context]) -> Tensor:
+def _through(hidden: Pending, transformers: list[Transformer], number: int, text: Iterator[Tensor]) -> Tensor:
     """What a residual block gives, through the transformer that follows it, where one does."""
     return transformers[number](hidden, text) if number < len(transformers) else add_up(hidden)
-
-
-def _transformers(block: Any) -> list[Transformer]:
-    return [Transformer(each) for each in getattr(block, "attentions", ())]
 
 
 def _scaler(block: Any, name: str) -> Conv | None:
