@@ -15,7 +15,7 @@ import torch
 from sdxl_engine.engines.cuda.cublaslt_api import Algorithm, Heuristic
 from sdxl_engine.engines.cuda.cublaslt_library import CublasLt, failed, load
 from sdxl_engine.engines.cuda.cublaslt_problem import ALIGNMENT, DTYPES, WORKSPACE, Descriptors, GemmProblem
-from sdxl_engine.engines.cuda.timing import fastest
+from sdxl_engine.engines.cuda.timing import fastest, refuse_capture
 from sdxl_engine.errors import EngineError, UsageError
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class Matmul:
 
     def __init__(self, problem: GemmProblem, device: torch.device | str = "cuda") -> None:
         self.problem = problem
-        self.device = torch.device("cuda", torch.device(device).index or 0)
+        self.device = torch.empty(0, device=device).device
         self.library = load()
         if problem.scaling == "outer" and self.library.version < LEAST_OUTER_VECTORS:
             raise EngineError(
@@ -78,6 +78,9 @@ class Matmul:
             EngineError: cuBLASLt refuses.
         """
         self._check(a, w, out, bias, a_scale, w_scale)
+        made = self.descriptors
+        if not made.product:
+            raise RuntimeError(f"the product {self.problem} is closed")
         pointers = (
             0 if bias is None else bias.data_ptr(),
             0 if a_scale is None else a_scale.data_ptr(),
@@ -87,7 +90,6 @@ class Matmul:
             self.descriptors.point(*pointers)
             self._pointers = pointers
         target = out.data_ptr()
-        made = self.descriptors
         status = self._function(
             self._handle,
             made.product,
@@ -114,7 +116,11 @@ class Matmul:
         """Time every algorithm on random buffers and keep the fastest; the times in ms, in their order.
 
         `sets` buffers take turns, so that what one product reads is not in the cache from the one before.
+
+        Raises:
+            RuntimeError: a CUDA graph is being captured.
         """
+        refuse_capture()
         calls = [self.example(seed) for seed in range(sets)]
 
         def run(index: int) -> Callable[[], None]:

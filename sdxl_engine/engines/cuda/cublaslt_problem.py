@@ -140,6 +140,7 @@ class Descriptors:
 
     def close(self) -> None:
         """Free them; more than once is harmless."""
+        self.product = 0
         while self._made:
             kind, address = self._made.pop()
             self.library.call(f"cublasLt{kind}Destroy", address, about=self.problem)

@@ -17,7 +17,7 @@ from sdxl_engine.models.pruned import FULL, deep_unet
 from sdxl_engine.models.spec import CACHED_FEATURES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from torch import Tensor, nn
 
@@ -32,6 +32,9 @@ class CudaEngine:
         request: Checkpoint, precision and device.
         networks: Run in place of the checkpoint's own; in fp16 and as `load_networks` gives them.
         multiply: Computes matrix products in cuBLASLt's place.
+        scales: For precision fp8: what the inputs of the deep UNet's layers are divided by, by layer's name; layers
+            without one run in fp16.
+        seen: Takes the largest magnitude of the inputs of each of the deep UNet's layers, by name.
     """
 
     name = "cuda"
@@ -41,6 +44,8 @@ class CudaEngine:
         request: EngineRequest,
         networks: dict[str, nn.Module] | None = None,
         multiply: Multiply | None = None,
+        scales: Mapping[str, float] | None = None,
+        seen: dict[str, Tensor] | None = None,
     ) -> None:
         self.spec = request.spec
         self.networks = with_floats(request.spec.networks, "float16")
@@ -55,7 +60,7 @@ class CudaEngine:
         with torch.inference_mode():
             self._text = {name: modules[name] for name in ("clip1", "clip2")}
             deep, vae = modules["unet"].unet, modules["vae"]
-            self._deep: DeepUnet | None = DeepUnet(Layers(self._multiply, deep), deep)
+            self._deep: DeepUnet | None = DeepUnet(Layers(self._multiply, deep, scales, seen), deep)
             self._shallow: OuterLevel | None = self._deep.outer
             if deep_unet(request.model_opt) != FULL:
                 full = modules["shallow_unet"].unet

@@ -99,15 +99,21 @@ class Linear:
         weight: (N, K) fp16.
         bias: (N,) fp16, or None.
         scale: What the input is divided by to become fp8; None for a product in fp16.
+        seen: (1,) fp32: takes the largest magnitude of all inputs; None where nothing is measured.
 
     Attributes:
         scale: (1,) fp32: for the kernel that writes the input; None where it is to be fp16.
     """
 
     def __init__(
-        self, multiply: Multiply, weight: Tensor, bias: Tensor | None = None, scale: float | None = None
+        self,
+        multiply: Multiply,
+        weight: Tensor,
+        bias: Tensor | None = None,
+        scale: float | None = None,
+        seen: Tensor | None = None,
     ) -> None:
-        self._multiply, self._bias = multiply, bias
+        self._multiply, self._bias, self._seen = multiply, bias, seen
         self.scale: Tensor | None = None
         self._both: Tensor | None = None
         if scale is None:
@@ -134,6 +140,8 @@ class Linear:
 
     def _taken(self, x: Tensor) -> Tensor:
         """The input as fp8, where it is to be and was not written so."""
+        if self._seen is not None:
+            torch.maximum(self._seen, torch.linalg.vector_norm(x, torch.inf).float(), out=self._seen)
         return quantise(x, self.scale) if self.scale is not None and x.dtype != E4M3 else x
 
 
@@ -163,12 +171,19 @@ class Layers:
         multiply: Computes matrix products.
         root: The network, which knows its modules' names.
         scales: Of the inputs of the layers that are to run in fp8, by module name.
+        seen: Takes the largest magnitude of every layer's inputs, by module name; None where nothing is measured.
     """
 
-    def __init__(self, multiply: Multiply, root: nn.Module, scales: Mapping[str, float] | None = None) -> None:
+    def __init__(
+        self,
+        multiply: Multiply,
+        root: nn.Module,
+        scales: Mapping[str, float] | None = None,
+        seen: dict[str, Tensor] | None = None,
+    ) -> None:
         self._multiply = multiply
         self._names = {id(module): name for name, module in root.named_modules()}
-        self._scales = scales or {}
+        self._scales, self._seen = scales or {}, seen
 
     def linear(self, module: Any, weight: Tensor | None = None, bias: Tensor | None = None) -> Linear:
         """One with the precision of `module`.
@@ -179,7 +194,10 @@ class Layers:
             bias: The one to add, if any: the module's own is the caller's to give.
         """
         matrix = module.weight if weight is None else weight
-        return Linear(self._multiply, matrix.flatten(1), bias, self._scales.get(self._names.get(id(module), "")))
+        name, seen = self._names[id(module)], None
+        if self._seen is not None:
+            seen = self._seen.setdefault(name, torch.zeros(1, device=matrix.device))
+        return Linear(self._multiply, matrix.flatten(1), bias, self._scales.get(name), seen)
 
 
 def rows(x: Tensor) -> Tensor:

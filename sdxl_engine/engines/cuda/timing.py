@@ -12,6 +12,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 
+def refuse_capture() -> None:
+    """Timing would become part of a CUDA graph.
+
+    Raises:
+        RuntimeError: the current stream is being captured.
+    """
+    if torch.cuda.is_current_stream_capturing():
+        raise RuntimeError("candidates cannot be timed while a CUDA graph is captured: tune before")
+
+
 def milliseconds(run: Callable[[], object], repeats: int = 20, *, warm_up: int = 2) -> float:
     """Median time of `run` on the current stream, ms, over `repeats` runs that follow one another without a gap.
 
@@ -31,12 +41,6 @@ def milliseconds(run: Callable[[], object], repeats: int = 20, *, warm_up: int =
 
 
 def fastest(candidates: Sequence[Callable[[], object]], repeats: int = 10) -> tuple[int, list[float]]:
-    """Which of `candidates` takes least time, and the times of all, ms.
-
-    Raises:
-        RuntimeError: a stream is being captured; timing would become part of the graph.
-    """
-    if torch.cuda.is_current_stream_capturing():
-        raise RuntimeError("candidates cannot be timed while a CUDA graph is captured: tune before")
+    """Which of `candidates` takes least time, and the times of all, ms."""
     times = [milliseconds(candidate, repeats) for candidate in candidates]
     return min(range(len(times)), key=times.__getitem__), times

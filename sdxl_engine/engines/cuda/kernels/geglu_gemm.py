@@ -20,7 +20,7 @@ import triton
 import triton.language as tl
 from triton.tools.tensor_descriptor import TensorDescriptor
 
-from sdxl_engine.engines.cuda.timing import fastest
+from sdxl_engine.engines.cuda.timing import fastest, refuse_capture
 from sdxl_engine.errors import UsageError
 
 if TYPE_CHECKING:
@@ -269,7 +269,11 @@ class GegluGemm:
         """Time every candidate on random buffers and keep the fastest; the times in ms, in their order.
 
         `sets` buffers take turns, so that what one product reads is not in the cache from the one before.
+
+        Raises:
+            RuntimeError: a CUDA graph is being captured.
         """
+        refuse_capture()
         calls = [self.example(seed) for seed in range(sets)]
         candidates = self.problem.candidates()
 
