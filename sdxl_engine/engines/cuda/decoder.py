@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 
 from sdxl_engine.engines.cuda.kernels.group_norm import group_norm
-from sdxl_engine.engines.cuda.kernels.pointwise import add_up, upsample
-from sdxl_engine.engines.cuda.layers import Conv, Norm, Pending, rows
+from sdxl_engine.engines.cuda.kernels.pointwise import add_up
+from sdxl_engine.engines.cuda.layers import Norm, Pending, rows
 from sdxl_engine.engines.cuda.resnet import Resnet
 
 if TYPE_CHECKING:
@@ -41,20 +41,17 @@ class Decoder:
         scale = RANGE if upcast else 1.0
         decoder = vae.decoder
         self._post_quant = vae.post_quant_conv
-        self._conv_in = Conv(decoder.conv_in, scale=scale)
+        self._conv_in = layers.conv(decoder.conv_in, scale)
         self._first, self._second = (Resnet(layers, each, scale=scale) for each in decoder.mid_block.resnets)
         attention = decoder.mid_block.attentions
         self._attention = SelfAttention(layers, attention[0], scale) if attention and attention[0] is not None else None
         self._up = []
         for block in decoder.up_blocks:
-            scaler = None
-            if block.upsamplers:
-                # It reads the divided stream and writes to it, so only its bias is another.
-                scaler = Conv(block.upsamplers[0].conv)
-                scaler.bias = scaler.bias * scale
+            # It reads the divided stream and writes to it, so only its bias is another.
+            scaler = layers.upsample(block.upsamplers[0].conv, scale) if block.upsamplers else None
             self._up.append(([Resnet(layers, each, scale=scale) for each in block.resnets], scaler))
         self._norm_out = Norm.of(decoder.conv_norm_out, scale=scale)
-        self._conv_out = Conv(decoder.conv_out)
+        self._conv_out = layers.conv(decoder.conv_out)
 
     def __call__(self, latent: Tensor) -> Tensor:
         """(B, 4, S, S) fp16 unscaled latents to (B, 8S, 8S, 3) fp16 in about [-1, 1]."""
@@ -68,7 +65,7 @@ class Decoder:
             for resnet in resnets:
                 hidden = resnet(hidden, resnet.conv1_bias)
             if scaler is not None:
-                hidden = Pending(scaler(upsample(add_up(hidden))), scaler.bias)
+                hidden = scaler(add_up(hidden))
         normed, _ = group_norm(hidden, self._norm_out, silu=True, keep=False)
         return add_up(Pending(self._conv_out(normed), self._conv_out.bias))
 
@@ -88,7 +85,7 @@ class SelfAttention:
         self._out = layers.linear(out, out.weight * scale, out.bias * scale)
         self._heads = module.heads
 
-    def __call__(self, x: Pending) -> Tensor:
+    def __call__(self, x: Pending | Tensor) -> Tensor:
         """(B, H, W, C) fp16 to the same."""
         normed, total = group_norm(x, self._norm, silu=False)
         batch, height, width, channels = total.shape

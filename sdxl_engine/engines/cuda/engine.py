@@ -9,7 +9,7 @@ import torch
 from sdxl_engine.engines.base import Buffers, Capabilities, EngineMemory, check_buffers, with_floats
 from sdxl_engine.engines.cuda.decoder import Decoder
 from sdxl_engine.engines.cuda.layers import Layers
-from sdxl_engine.engines.cuda.products import Products
+from sdxl_engine.engines.cuda.computing import Computing
 from sdxl_engine.engines.cuda.steps import BatchSteps
 from sdxl_engine.engines.cuda.unet import DeepUnet, OuterLevel
 from sdxl_engine.models.load import load_networks
@@ -17,12 +17,13 @@ from sdxl_engine.models.pruned import FULL, deep_unet
 from sdxl_engine.models.spec import CACHED_FEATURES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
     from torch import Tensor, nn
 
     from sdxl_engine.engines.base import EngineRequest
-    from sdxl_engine.engines.cuda.layers import Multiply
+    from sdxl_engine.engines.cuda.layers import Compute
+    from sdxl_engine.engines.cuda.precision import Scales, Seen
 
 
 class CudaEngine:
@@ -31,10 +32,9 @@ class CudaEngine:
     Args:
         request: Checkpoint, precision and device.
         networks: Run in place of the checkpoint's own; in fp16 and as `load_networks` gives them.
-        multiply: Computes matrix products in cuBLASLt's place.
-        scales: For precision fp8: what the inputs of the deep UNet's layers are divided by, by layer's name; layers
-            without one run in fp16.
-        seen: Takes the largest magnitude of the inputs of each of the deep UNet's layers, by name.
+        compute: Computes matrix products in cuBLASLt's place.
+        scales: Of the layers that run in fp8.
+        seen: Takes the largest magnitude of every layer's inputs.
     """
 
     name = "cuda"
@@ -43,9 +43,9 @@ class CudaEngine:
         self,
         request: EngineRequest,
         networks: dict[str, nn.Module] | None = None,
-        multiply: Multiply | None = None,
-        scales: Mapping[str, float] | None = None,
-        seen: dict[str, Tensor] | None = None,
+        compute: Compute | None = None,
+        scales: Scales | None = None,
+        seen: Seen | None = None,
     ) -> None:
         self.spec = request.spec
         self.networks = with_floats(request.spec.networks, "float16")
@@ -54,20 +54,23 @@ class CudaEngine:
         if self.device.type == "cuda":
             # Each shape of convolution comes once per batch size, and is worth the search.
             torch.backends.cudnn.benchmark = True
-        self._multiply = multiply or Products(self.device)
+        self._compute = compute or Computing(self.device)
         loaded = networks or load_networks(request.checkpoint, torch.float16, model_opt=request.model_opt)
         modules: dict[str, Any] = {name: module.to(self.device) for name, module in loaded.items()}
         with torch.inference_mode():
             self._text = {name: modules[name] for name in ("clip1", "clip2")}
+
+            def layers(network: str, root: nn.Module) -> Layers:
+                noted = None if seen is None else seen.setdefault(network, {})
+                return Layers(self._compute, root, (scales or {}).get(network), noted)
+
             deep, vae = modules["unet"].unet, modules["vae"]
-            self._deep: DeepUnet | None = DeepUnet(Layers(self._multiply, deep, scales, seen), deep)
+            self._deep: DeepUnet | None = DeepUnet(layers("unet", deep), deep)
             self._shallow: OuterLevel | None = self._deep.outer
             if deep_unet(request.model_opt) != FULL:
                 full = modules["shallow_unet"].unet
-                self._shallow = OuterLevel(Layers(self._multiply, full), full)
-            self._decoder: Decoder | None = Decoder(
-                Layers(self._multiply, vae), vae, upcast=request.spec.upcast_decoder
-            )
+                self._shallow = OuterLevel(layers("shallow_unet", full), full)
+            self._decoder: Decoder | None = Decoder(layers("vae", vae), vae, upcast=request.spec.upcast_decoder)
 
     def bind(self, network: str, buffers: Buffers) -> Callable[[], None]:
         """See `Engine.bind`."""

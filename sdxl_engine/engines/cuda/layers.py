@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
+from sdxl_engine.engines.cuda.kernels.conv_weights import pack_conv3x3, pack_upsample_conv3x3
 from sdxl_engine.engines.cuda.kernels.fp8 import E4M3, MOST, quantise
 from sdxl_engine.engines.cuda.kernels.geglu_gemm import pack_epilogue
 
@@ -22,11 +23,17 @@ if TYPE_CHECKING:
 
     from torch import nn
 
+    from sdxl_engine.engines.cuda.kernels.conv_weights import ConvWeights
 
-class Multiply(Protocol):
-    """Computes matrix products: `Products`, or in tests what torch makes of them on a CPU."""
 
-    def __call__(
+ALIGNMENT = 16
+"""Channels of an fp8 layer come in multiples of it: its rows must begin at multiples of 16 bytes."""
+
+
+class Compute(Protocol):
+    """Computes products and convolutions: `Computing`, or in tests what torch makes of them on a CPU."""
+
+    def multiply(
         self,
         x: Tensor,
         weight: Tensor,
@@ -56,6 +63,22 @@ class Multiply(Protocol):
             weight: (2D, K) of the same dtype, contiguous: values, then gates.
             epilogue: (4, D) fp32, see `pack_epilogue`.
             out: (M, D) fp16 or fp8, contiguous.
+        """
+        ...
+
+    def convolve(
+        self,
+        x: Tensor,
+        weights: ConvWeights,
+        *,
+        x_scale: Tensor | None = None,
+        bias: Tensor | None = None,
+        residual: Tensor | None = None,
+    ) -> Tensor:
+        """A 3x3 convolution of stride 1, of the upsampled input where the weights are packed for that; see `conv3x3`.
+
+        Returns:
+            (B, H, W, N) or (B, 2H, 2W, N) fp16.
         """
         ...
 
@@ -107,7 +130,7 @@ class Linear:
     """`x @ weight.T + bias`, with fp16 results and fp32 sums; in fp8 where it has a scale.
 
     Args:
-        multiply: Computes the product.
+        compute: Computes the product.
         weight: (N, K) fp16.
         bias: (N,) fp16, or None.
         scale: What the input is divided by to become fp8; None for a product in fp16.
@@ -119,13 +142,13 @@ class Linear:
 
     def __init__(
         self,
-        multiply: Multiply,
+        compute: Compute,
         weight: Tensor,
         bias: Tensor | None = None,
         scale: float | None = None,
         seen: Tensor | None = None,
     ) -> None:
-        self._multiply, self._bias, self._seen = multiply, bias, seen
+        self._compute, self._bias, self._seen = compute, bias, seen
         self.scale: Tensor | None = None
         self._scales: tuple[Tensor, Tensor] | None = None
         if scale is None:
@@ -143,16 +166,15 @@ class Linear:
     def __call__(self, x: Tensor) -> Tensor:
         """(M, K) to (M, N) fp16."""
         out = torch.empty(len(x), self.width, dtype=torch.float16, device=x.device)
-        return self._multiply(self._taken(x), self._weight, out, self._bias, scales=self._scales)
+        return self._compute.multiply(self._taken(x), self._weight, out, self._bias, scales=self._scales)
 
     def add_to(self, total: Tensor, x: Tensor) -> Tensor:
         """Add to `total`, (M, N) fp16, in place."""
-        return self._multiply(self._taken(x), self._weight, total, self._bias, residual=True, scales=self._scales)
+        return self._compute.multiply(self._taken(x), self._weight, total, self._bias, residual=True, scales=self._scales)
 
     def _taken(self, x: Tensor) -> Tensor:
         """The input as fp8, where it is to be and was not written so."""
-        if self._seen is not None:
-            torch.maximum(self._seen, torch.linalg.vector_norm(x, torch.inf).float(), out=self._seen)
+        note(self._seen, x)
         return quantise(x, self.scale) if self.scale is not None and x.dtype != E4M3 else x
 
 
@@ -165,14 +187,14 @@ class GegluLinear(Linear):
 
     def __init__(
         self,
-        multiply: Multiply,
+        compute: Compute,
         weight: Tensor,
         bias: Tensor,
         scale: float | None,
         seen: Tensor | None,
         out_scale: Tensor | None,
     ) -> None:
-        super().__init__(multiply, weight, bias, scale, seen)
+        super().__init__(compute, weight, bias, scale, seen)
         self._out_dtype = torch.float16 if out_scale is None else E4M3
         x_scale, w_scale = self._scales if self._scales is not None else (1.0, 1.0)
         self._epilogue = pack_epilogue(bias, w_scale, x_scale, 1.0 if out_scale is None else out_scale)
@@ -180,33 +202,101 @@ class GegluLinear(Linear):
     def __call__(self, x: Tensor) -> Tensor:
         """(M, K) to (M, D) fp16 or fp8."""
         out = torch.empty(len(x), self.width // 2, dtype=self._out_dtype, device=x.device)
-        return self._multiply.geglu(self._taken(x), self._weight, self._epilogue, out)
+        return self._compute.geglu(self._taken(x), self._weight, self._epilogue, out)
 
 
 class Conv:
-    """A convolution without its bias, by cuDNN, NHWC.
+    """A convolution by cuDNN, NHWC, in fp16. Its bias and what else is added to it stay pending.
 
     Args:
         module: Its weights.
-        scale: What the weights are multiplied by.
+        factor: What the weights and the bias are multiplied by.
+        seen: (1,) fp32: takes the largest magnitude of all inputs; None where nothing is measured.
+
+    Attributes:
+        bias: (N,) fp16, which `__call__` leaves out.
+        scale: As `Linear.scale`; None here.
     """
 
-    def __init__(self, module: nn.Conv2d, *, scale: float = 1.0) -> None:
-        self._weight = (module.weight * scale).to(memory_format=torch.channels_last)
-        self.bias = None if module.bias is None else module.bias * scale
-        self._stride, self._padding = module.stride, module.padding
+    scale: Tensor | None = None
+
+    def __init__(self, module: nn.Conv2d, factor: float = 1.0, seen: Tensor | None = None) -> None:
+        self._weight = (module.weight * factor).to(memory_format=torch.channels_last)
+        self.bias = None if module.bias is None else module.bias * factor
+        self._stride, self._padding, self._seen = module.stride, module.padding, seen
 
     def __call__(self, x: Tensor) -> Tensor:
         """(B, H, W, C) fp16 to (B, H', W', N) fp16."""
+        note(self._seen, x)
         out = F.conv2d(x.permute(0, 3, 1, 2), self._weight, None, self._stride, self._padding)
         return out.permute(0, 2, 3, 1).contiguous()
+
+    def plus(self, x: Tensor, bias: Tensor, residual: Tensor) -> Pending | Tensor:
+        """The convolution, a bias and a residual."""
+        return Pending(self(x), bias, residual)
+
+
+class Fp8Conv:
+    """A 3x3 convolution of stride 1 by our kernel, in fp8.
+
+    Args:
+        compute: Computes it.
+        module: Its weights.
+        factor: What the weights and the bias are multiplied by.
+        scale: What the input is divided by to become fp8.
+
+    Attributes:
+        bias: (N,) fp16, which `__call__` leaves out.
+        scale: (1,) fp32: for the kernel that writes the input.
+    """
+
+    def __init__(self, compute: Compute, module: nn.Conv2d, factor: float, scale: float) -> None:
+        self._compute = compute
+        self._weights = pack_conv3x3(module.weight * factor)
+        self.bias = None if module.bias is None else module.bias * factor
+        self.scale = torch.full((1,), scale, device=module.weight.device)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """(B, H, W, C) fp8 to (B, H, W, N) fp16."""
+        return self._compute.convolve(x, self._weights, x_scale=self.scale)
+
+    def plus(self, x: Tensor, bias: Tensor, residual: Tensor) -> Tensor:
+        """The convolution, a bias (N,) fp32 and a residual."""
+        return self._compute.convolve(x, self._weights, x_scale=self.scale, bias=bias, residual=residual)
+
+
+class Upsample:
+    """Nearest-2x upsampling and a 3x3 convolution, with its bias, as four 2x2 convolutions of the small map.
+
+    Args:
+        compute: Computes it.
+        module: Its weights.
+        factor: What the bias is multiplied by; what the input holds is multiplied by it already.
+        scale: What the input is divided by to become fp8; None for fp16.
+        seen: (1,) fp32: takes the largest magnitude of all inputs; None where nothing is measured.
+    """
+
+    def __init__(
+        self, compute: Compute, module: nn.Conv2d, factor: float, scale: float | None, seen: Tensor | None
+    ) -> None:
+        self._compute, self._seen = compute, seen
+        self._weights = pack_upsample_conv3x3(module.weight, torch.float16 if scale is None else E4M3)
+        assert module.bias is not None
+        self._bias = module.bias.float() * factor
+        self._scale = None if scale is None else torch.full((1,), scale, device=module.weight.device)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """(B, H, W, C) fp16 to (B, 2H, 2W, N) fp16."""
+        note(self._seen, x)
+        small = x if self._scale is None else quantise(x, self._scale)
+        return self._compute.convolve(small, self._weights, x_scale=self._scale, bias=self._bias)
 
 
 class Layers:
     """Makes the layers of one network, each in its precision.
 
     Args:
-        multiply: Computes matrix products.
+        compute: Computes matrix products.
         root: The network, which knows its modules' names.
         scales: Of the inputs of the layers that are to run in fp8, by module name.
         seen: Takes the largest magnitude of every layer's inputs, by module name; None where nothing is measured.
@@ -214,12 +304,12 @@ class Layers:
 
     def __init__(
         self,
-        multiply: Multiply,
+        compute: Compute,
         root: nn.Module,
         scales: Mapping[str, float] | None = None,
         seen: dict[str, Tensor] | None = None,
     ) -> None:
-        self._multiply = multiply
+        self._compute = compute
         self._names = {id(module): name for name, module in root.named_modules()}
         self._scales, self._seen = scales or {}, seen
 
@@ -232,12 +322,23 @@ class Layers:
             bias: The one to add, if any: the module's own is the caller's to give.
         """
         matrix = module.weight if weight is None else weight
-        return Linear(self._multiply, matrix.flatten(1), bias, *self._measures(module, matrix))
+        return Linear(self._compute, matrix.flatten(1), bias, *self._measures(module, matrix))
 
     def geglu(self, module: Any, into: Linear) -> GegluLinear:
         """One with the precision of `module`, whose result `into` reads."""
         scale, seen = self._measures(module, module.weight)
-        return GegluLinear(self._multiply, module.weight, module.bias, scale, seen, into.scale)
+        return GegluLinear(self._compute, module.weight, module.bias, scale, seen, into.scale)
+
+    def conv(self, module: nn.Conv2d, factor: float = 1.0) -> Conv | Fp8Conv:
+        """One with the precision of `module`; `factor` multiplies its weights and its bias."""
+        scale, seen = self._measures(module, module.weight)
+        if scale is None or module.in_channels % ALIGNMENT or module.out_channels % ALIGNMENT:
+            return Conv(module, factor, seen)
+        return Fp8Conv(self._compute, module, factor, scale)
+
+    def upsample(self, module: nn.Conv2d, factor: float = 1.0) -> Upsample:
+        """One with the precision of `module`; `factor` multiplies its bias."""
+        return Upsample(self._compute, module, factor, *self._measures(module, module.weight))
 
     def _measures(self, module: Any, weight: Tensor) -> tuple[float | None, Tensor | None]:
         """The scale of a layer's input, and what takes its largest magnitude."""
@@ -245,6 +346,12 @@ class Layers:
         if self._seen is None:
             return self._scales.get(name), None
         return self._scales.get(name), self._seen.setdefault(name, torch.zeros(1, device=weight.device))
+
+
+def note(seen: Tensor | None, x: Tensor) -> None:
+    """Let a running maximum take the largest magnitude of a tensor."""
+    if seen is not None:
+        torch.maximum(seen, torch.linalg.vector_norm(x, torch.inf).float(), out=seen)
 
 
 def to_fp8(weight: Tensor) -> tuple[Tensor, Tensor]:

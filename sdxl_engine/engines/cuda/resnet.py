@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sdxl_engine.engines.cuda.kernels.group_norm import group_norm
-from sdxl_engine.engines.cuda.layers import Conv, Norm, Pending, rows
+from sdxl_engine.engines.cuda.layers import Norm, Pending, rows
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -47,7 +47,7 @@ class Resnet:
     def __init__(self, layers: Layers, module: Any, entering: int | None = None, *, scale: float = 1.0) -> None:
         self._norm1, self._norm2 = Norm.of(module.norm1, scale=scale), Norm.of(module.norm2, scale=scale)
         # What the first convolution gives may leave the range as well; the second norm undoes the scale there.
-        self._conv1, self._conv2 = Conv(module.conv1, scale=scale), Conv(module.conv2, scale=scale)
+        self._conv1, self._conv2 = layers.conv(module.conv1, scale), layers.conv(module.conv2, scale)
         self.conv1_bias = self._conv1.bias
         self._shortcuts: list[Linear] = []
         bias = self._conv2.bias
@@ -57,7 +57,7 @@ class Resnet:
             parts = [weight] if entering is None else [weight[:, :entering], weight[:, entering:]]
             self._shortcuts = [layers.linear(shortcut, part) for part in parts]
             bias = bias + shortcut.bias * scale
-        self._bias = bias
+        self._bias = bias.float()
 
     def start(self, x: Tensor | Pending, skip: Tensor | None = None) -> Half:
         """The first half.
@@ -66,7 +66,7 @@ class Resnet:
             x: (B, H, W, C) fp16.
             skip: (B, H, W, C') fp16: its channels come after those of `x`.
         """
-        normed, x = group_norm(x, self._norm1, skip, silu=True)
+        normed, x = group_norm(x, self._norm1, skip, silu=True, scale=self._conv1.scale)
         hidden = self._conv1(normed)
         if not self._shortcuts:
             return Half(hidden, x)
@@ -75,16 +75,21 @@ class Resnet:
             self._shortcuts[1].add_to(residual, rows(skip))
         return Half(hidden, residual.view(*x.shape[:-1], -1))
 
-    def finish(self, half: Half, shift: Tensor | None) -> Pending:
+    def finish(self, half: Half, shift: Tensor | None) -> Pending | Tensor:
         """The second half.
 
         Args:
             half: Of the first.
             shift: (B, N) or (N,): bias of the first convolution, and time embedding.
-        """
-        normed, _ = group_norm(Pending(half.hidden, shift), self._norm2, silu=True, keep=False)
-        return Pending(self._conv2(normed), self._bias, half.residual)
 
-    def __call__(self, x: Tensor | Pending, shift: Tensor | None, skip: Tensor | None = None) -> Pending:
+        Returns:
+            The sum; `half` is left as it is.
+        """
+        normed, _ = group_norm(
+            Pending(half.hidden, shift), self._norm2, silu=True, keep=False, scale=self._conv2.scale
+        )
+        return self._conv2.plus(normed, self._bias, half.residual)
+
+    def __call__(self, x: Tensor | Pending, shift: Tensor | None, skip: Tensor | None = None) -> Pending | Tensor:
         """Both halves."""
         return self.finish(self.start(x, skip), shift)

@@ -111,7 +111,7 @@ class Transformer:
         """Keys and values of the text, (B, 77, W) fp16, for every layer: (B, 77, 2C) fp16."""
         return [layer.context(text) for layer in self._layers]
 
-    def __call__(self, x: Pending, context: Iterator[Tensor]) -> Tensor:
+    def __call__(self, x: Pending | Tensor, context: Iterator[Tensor]) -> Tensor:
         """(B, H, W, C) fp16 to the same; takes its layers' share of `context`."""
         normed, total = group_norm(x, self._norm, silu=False)
         stream = self._proj_in(rows(normed))

@@ -18,15 +18,15 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from sdxl_engine.engines.cuda.kernels.group_norm import group_norm
-from sdxl_engine.engines.cuda.kernels.pointwise import add_up, upsample
-from sdxl_engine.engines.cuda.layers import Conv, Norm, Pending
+from sdxl_engine.engines.cuda.kernels.pointwise import add_up
+from sdxl_engine.engines.cuda.layers import Norm, Pending
 from sdxl_engine.engines.cuda.resnet import Half, Resnet
 from sdxl_engine.engines.cuda.transformer import Transformer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from sdxl_engine.engines.cuda.layers import Layers
+    from sdxl_engine.engines.cuda.layers import Conv, Fp8Conv, Layers
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class OuterLevel:
     """
 
     def __init__(self, layers: Layers, unet: Any) -> None:
-        self._conv_in, self._conv_out = Conv(unet.conv_in), Conv(unet.conv_out)
+        self._conv_in, self._conv_out = layers.conv(unet.conv_in), layers.conv(unet.conv_out)
         self._norm_out = Norm.of(unet.conv_norm_out)
         block = unet.up_blocks[-1]
         narrow = unet.conv_in.out_channels
@@ -133,7 +133,7 @@ class DeepUnet:
         self.outer = OuterLevel(layers, unet)
         self._resnets: list[tuple[Resnet, Any]] = []
         self._down = [
-            (self._down_resnets(block), self._transformers(block), _scaler(block, "downsamplers"))
+            (self._down_resnets(block), self._transformers(block), self._downsampler(block))
             for block in unet.down_blocks
         ]
         middle = unet.mid_block
@@ -143,7 +143,7 @@ class DeepUnet:
         self._up = []
         for block in unet.up_blocks[:-1]:
             self._up.append(
-                (self._up_resnets(block, entering), self._transformers(block), _scaler(block, "upsamplers"))
+                (self._up_resnets(block, entering), self._transformers(block), layers.upsample(block.upsamplers[0].conv))
             )
             entering = block.resnets[-1].out_channels
         self.conditioning = Conditioning(unet, self._resnets)
@@ -160,6 +160,9 @@ class DeepUnet:
 
     def _transformers(self, block: Any) -> list[Transformer]:
         return [Transformer(self._layers, each) for each in getattr(block, "attentions", ())]
+
+    def _downsampler(self, block: Any) -> Conv | Fp8Conv | None:
+        return self._layers.conv(block.downsamplers[0].conv) if block.downsamplers else None
 
     def _noted(self, resnet: Resnet, module: Any) -> Resnet:
         self._resnets.append((resnet, module))
@@ -199,15 +202,10 @@ class DeepUnet:
         for resnets, transformers, scaler in self._up:
             for number, resnet in enumerate(resnets):
                 hidden = _through(resnet(hidden, next(shift), skips.pop()), transformers, number, text)
-            hidden = add_up(Pending(scaler(upsample(hidden)), scaler.bias))
+            hidden = scaler(hidden)
         return entered, first, second, hidden
 
 
-def _through(hidden: Pending, transformers: list[Transformer], number: int, text: Iterator[Tensor]) -> Tensor:
+def _through(hidden: Pending | Tensor, transformers: list[Transformer], number: int, text: Iterator[Tensor]) -> Tensor:
     """What a residual block gives, through the transformer that follows it, where one does."""
     return transformers[number](hidden, text) if number < len(transformers) else add_up(hidden)
-
-
-def _scaler(block: Any, name: str) -> Conv | None:
-    modules = getattr(block, name, None)
-    return Conv(modules[0].conv) if modules else None

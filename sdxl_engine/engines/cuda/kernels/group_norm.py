@@ -16,6 +16,7 @@ import torch
 import triton
 import triton.language as tl
 
+from sdxl_engine.engines.cuda.kernels.fp8 import E4M3, MOST, scale_or_any
 from sdxl_engine.engines.cuda.layers import Norm, Pending
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def group_norm(
     *,
     silu: bool,
     keep: bool = True,
-    out: Tensor | None = None,
+    scale: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Normalise `x`, or the concatenation of `x` and `skip`, by groups of channels.
 
@@ -42,10 +43,10 @@ def group_norm(
         skip: (B, H, W, C') fp16 contiguous: its channels come after those of `x`.
         silu: Whether `silu` follows.
         keep: Whether the sum is needed afterwards; without a residual it is not written then.
-        out: (B, H, W, C + C') fp16: where the result goes.
+        scale: (1,) fp32: what the result is divided by, and saturated, to become fp8; None for fp16.
 
     Returns:
-        (B, H, W, C + C') fp16, and the sum (B, H, W, C) fp16: in the memory of `x.value` if it was pending, and that
+        (B, H, W, C + C') fp16 or fp8, and the sum (B, H, W, C) fp16: in the memory of `x.value` if it was pending, and that
         value itself if it is not kept.
     """
     pending = x if isinstance(x, Pending) else Pending(x)
@@ -84,11 +85,11 @@ def group_norm(
         BLOCK=triton.next_power_of_2(size),
         num_warps=1 if size <= 32 else 4,  # noqa: PLR2004
     )
-    if out is None:
-        out = torch.empty(batch, height, width, channels, dtype=value.dtype, device=value.device)
-    _apply(value, factors, out, 0, silu=silu)
+    dtype = value.dtype if scale is None else E4M3
+    out = torch.empty(batch, height, width, channels, dtype=dtype, device=value.device)
+    _apply(value, factors, out, 0, scale, silu=silu)
     if skip is not None:
-        _apply(skip, factors, out, own, silu=silu)
+        _apply(skip, factors, out, own, scale, silu=silu)
     return out, value
 
 
@@ -128,13 +129,25 @@ def _sum(value: Tensor, pending: Pending, sums: Tensor, at: int, chunk: int, *, 
     )
 
 
-def _apply(value: Tensor, factors: Tensor, out: Tensor, at: int, *, silu: bool) -> None:
+def _apply(value: Tensor, factors: Tensor, out: Tensor, at: int, scale: Tensor | None, *, silu: bool) -> None:
     channels, total = value.shape[-1], out.shape[-1]
     pixels = value.shape[1] * value.shape[2]
     block = _block(channels)
     rows = 2 * _TILE
     _apply_kernel[triton.cdiv(channels, block), triton.cdiv(pixels, rows), value.shape[0]](
-        value, factors, out, pixels, channels, total, at, silu, BLOCK=block, TILE=rows
+        value,
+        factors,
+        out,
+        scale_or_any(scale, value),
+        pixels,
+        channels,
+        total,
+        at,
+        silu,
+        scale is not None,
+        MOST=MOST,
+        BLOCK=block,
+        TILE=rows,
     )
 
 
@@ -240,11 +253,14 @@ def _apply_kernel(  # noqa: ANN202
     value,
     factors,
     out,
+    scale_of_fp8,
     pixels,
     channels,
     total,
     at,
     SILU: tl.constexpr,
+    FP8: tl.constexpr,
+    MOST: tl.constexpr,
     BLOCK: tl.constexpr,
     TILE: tl.constexpr,
 ):
@@ -261,4 +277,6 @@ def _apply_kernel(  # noqa: ANN202
     y = x * scale[None, :] + offset[None, :]
     if SILU:
         y = y / (1.0 + tl.exp(-y))
+    if FP8:
+        y = tl.clamp(y / tl.load(scale_of_fp8), -MOST, MOST)
     tl.store(out + places[:, None] * total + at + columns[None, :], y.to(out.dtype.element_ty), mask=mask)

@@ -1,4 +1,4 @@
-"""Kernels without sums over pixels: LayerNorm, pending sums, upsampling. All are bound by memory traffic."""
+"""Kernels without sums over pixels: LayerNorm, pending sums. All are bound by memory traffic."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
     from sdxl_engine.engines.cuda.layers import Norm, Pending
 
-_ROUNDS = 8
-"""Tiles of rows of one LayerNorm program, which reads its constants once: they are as long as the rows."""
+_LAYER_NORM = (2, 8, 4)
+"""Rows that a program reads at a time, how often, and its warps. The constants, as long as a row, are read once."""
 _ELEMENTS = 4096
 """Elements of one program, about: 8 KB of fp16."""
 
@@ -40,8 +40,8 @@ def layer_norm(stream: Tensor, norm: Norm, shift: Tensor, scale: Tensor | None =
     # SDXL's widths, 640 and 1280, are a power of two and a quarter of it: in two blocks no lane is idle.
     block = 1 << (channels.bit_length() - 1)
     rest = triton.next_power_of_2(channels - block) if channels > block else 0
-    tile = max(1, _ELEMENTS // 2 // block)
-    _layer_norm_kernel[(triton.cdiv(lines, tile * _ROUNDS),)](
+    tile, rounds, warps = _LAYER_NORM
+    _layer_norm_kernel[(triton.cdiv(lines, tile * rounds),)](
         stream,
         norm.weight,
         norm.bias,
@@ -56,7 +56,8 @@ def layer_norm(stream: Tensor, norm: Norm, shift: Tensor, scale: Tensor | None =
         BLOCK=block,
         REST=rest,
         TILE=tile,
-        ROUNDS=_ROUNDS,
+        ROUNDS=rounds,
+        num_warps=warps,
     )
     return out
 
@@ -91,18 +92,6 @@ def add_up(pending: Pending | Tensor) -> Tensor:
     return value
 
 
-def upsample(x: Tensor) -> Tensor:
-    """Twice as high and wide, by the nearest pixel: (B, H, W, C) to (B, 2H, 2W, C), contiguous."""
-    batch, height, width, channels = x.shape
-    out = torch.empty(batch, 2 * height, 2 * width, channels, dtype=x.dtype, device=x.device)
-    block = min(512, triton.next_power_of_2(channels))
-    tile = max(1, _ELEMENTS // block)
-    lines = batch * height * width
-    # The rows are on the axis of a grid that may have more than 65535 programs.
-    _upsample_kernel[triton.cdiv(lines, tile), triton.cdiv(channels, block)](
-        x, out, lines, width, channels, BLOCK=block, TILE=tile
-    )
-    return out
 
 
 @triton.jit
@@ -191,17 +180,3 @@ def _add_up_kernel(  # noqa: ANN202
     if HAS_RESIDUAL:
         x += tl.load(residual + places, mask=mask, other=0.0).to(tl.float32)
     tl.store(value + places, x.to(value.dtype.element_ty), mask=mask)
-
-
-@triton.jit
-def _upsample_kernel(x, out, lines, width, channels, BLOCK: tl.constexpr, TILE: tl.constexpr):  # noqa: ANN202
-    columns = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
-    rows = tl.program_id(0) * TILE + tl.arange(0, TILE)
-    mask = (rows < lines)[:, None] & (columns < channels)[None, :]
-    pixel = tl.load(x + rows[:, None].to(tl.int64) * channels + columns[None, :], mask=mask, other=0.0)
-    # Row r of the small image is rows 2r and 2r + 1 of the large one, which is twice as wide.
-    first = (rows // width).to(tl.int64) * 4 * width + (rows % width) * 2
-    for down in tl.static_range(2):
-        for right in tl.static_range(2):
-            target = (first + down * 2 * width + right)[:, None] * channels + columns[None, :]
-            tl.store(out + target, pixel, mask=mask)

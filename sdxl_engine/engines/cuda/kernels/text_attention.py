@@ -17,6 +17,8 @@ from sdxl_engine.engines.cuda.kernels.fp8 import E4M3, MOST, scale_or_any
 if TYPE_CHECKING:
     from torch import Tensor
 
+_SHAPE = (128, 4, 4)
+"""Queries that a program reads at a time, how often, and its warps."""
 _LOG2_E = 1.4426950408889634
 
 
@@ -39,8 +41,8 @@ def text_attention(query: Tensor, context: Tensor, heads: int, scale: Tensor | N
         raise ValueError(f"got queries {tuple(query.shape)}, context {tuple(context.shape)} and {heads} heads")
     width = channels // heads
     out = torch.empty_like(query, dtype=query.dtype if scale is None else E4M3)
-    tile = 128
-    _text_attention_kernel[heads, triton.cdiv(pixels, tile), batch](
+    tile, rounds, warps = _SHAPE
+    _text_attention_kernel[heads, triton.cdiv(pixels, tile * rounds), batch](
         query,
         context,
         out,
@@ -55,7 +57,8 @@ def text_attention(query: Tensor, context: Tensor, heads: int, scale: Tensor | N
         KEYS=max(16, triton.next_power_of_2(keys)),
         WIDTH=max(16, triton.next_power_of_2(width)),
         TILE=tile,
-        num_warps=4,
+        ROUNDS=rounds,
+        num_warps=warps,
     )
     return out
 
@@ -76,24 +79,26 @@ def _text_attention_kernel(  # noqa: ANN202
     KEYS: tl.constexpr,
     WIDTH: tl.constexpr,
     TILE: tl.constexpr,
+    ROUNDS: tl.constexpr,
 ):
-    """One head of one image, TILE queries."""
+    """One head of one image, ROUNDS tiles of TILE queries."""
     head, image = tl.program_id(0), tl.program_id(2)
-    rows = tl.program_id(1) * TILE + tl.arange(0, TILE)
     places, columns = tl.arange(0, KEYS), tl.arange(0, WIDTH)
     inside = columns < width
-    mask = (rows < pixels)[:, None] & inside[None, :]
-    at = (image.to(tl.int64) * pixels + rows)[:, None] * channels + (head * width + columns)[None, :]
-    q = tl.load(query + at, mask=mask, other=0.0)
     text = context + ((image * keys + places) * 2 * channels)[:, None] + (head * width + columns)[None, :]
     known = (places < keys)[:, None] & inside[None, :]
     k = tl.load(text, mask=known, other=0.0)
     v = tl.load(text + channels, mask=known, other=0.0)
-    scores = tl.dot(q, tl.trans(k)) * factor
-    scores = tl.where((places < keys)[None, :], scores, float("-inf"))
-    weights = tl.exp2(scores - tl.max(scores, axis=1)[:, None])
-    total = tl.sum(weights, axis=1)
-    mixed = tl.dot(weights.to(q.dtype), v) / total[:, None]
-    if FP8:
-        mixed = tl.clamp(mixed / tl.load(scale), -MOST, MOST)
-    tl.store(out + at, mixed.to(out.dtype.element_ty), mask=mask)
+    for turn in range(ROUNDS):
+        rows = (tl.program_id(1) * ROUNDS + turn) * TILE + tl.arange(0, TILE)
+        mask = (rows < pixels)[:, None] & inside[None, :]
+        at = (image.to(tl.int64) * pixels + rows)[:, None] * channels + (head * width + columns)[None, :]
+        q = tl.load(query + at, mask=mask, other=0.0)
+        scores = tl.dot(q, tl.trans(k)) * factor
+        scores = tl.where((places < keys)[None, :], scores, float("-inf"))
+        weights = tl.exp2(scores - tl.max(scores, axis=1)[:, None])
+        total = tl.sum(weights, axis=1)
+        mixed = tl.dot(weights.to(q.dtype), v) / total[:, None]
+        if FP8:
+            mixed = tl.clamp(mixed / tl.load(scale), -MOST, MOST)
+        tl.store(out + at, mixed.to(out.dtype.element_ty), mask=mask)

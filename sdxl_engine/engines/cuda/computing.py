@@ -1,4 +1,4 @@
-"""The matrix products of an engine, by cuBLASLt and a kernel of ours: one plan per problem, the fastest there is."""
+"""The products and convolutions of an engine: cuBLASLt or a kernel of ours, in the way that is fastest here."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import torch
 
 from sdxl_engine.engines.cuda.cublaslt import Matmul
 from sdxl_engine.engines.cuda.cublaslt_problem import GemmProblem
+from sdxl_engine.engines.cuda.kernels.conv3x3 import conv3x3, is_tuned, tune_conv3x3
 from sdxl_engine.engines.cuda.kernels.geglu_gemm import GegluGemm, GegluProblem
 
 if TYPE_CHECKING:
@@ -15,13 +16,15 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from sdxl_engine.engines.cuda.kernels.conv_weights import ConvWeights
+
 
 Plan = TypeVar("Plan", Matmul, GegluGemm)
 _NAMES: dict[torch.dtype, Literal["fp16", "fp8"]] = {torch.float16: "fp16", torch.float8_e4m3fn: "fp8"}
 
 
-class Products:
-    """See `sdxl_engine.engines.cuda.layers.Multiply`.
+class Computing:
+    """See `sdxl_engine.engines.cuda.layers.Compute`.
 
     A problem that comes for the first time is tuned, which takes a moment and cannot happen in a capture: draw once
     before one.
@@ -36,7 +39,7 @@ class Products:
         self._plans: dict[GemmProblem, Matmul] = {}
         self._fused: dict[GegluProblem, GegluGemm] = {}
 
-    def __call__(
+    def multiply(
         self,
         x: Tensor,
         weight: Tensor,
@@ -46,7 +49,7 @@ class Products:
         residual: bool = False,
         scales: tuple[Tensor, Tensor] | None = None,
     ) -> Tensor:
-        """See `Multiply`."""
+        """See `Compute.multiply`."""
         problem = GemmProblem(
             m=x.shape[0],
             n=weight.shape[0],
@@ -61,7 +64,7 @@ class Products:
         return plan(x, weight, out, bias=bias, a_scale=x_scale, w_scale=w_scale)
 
     def geglu(self, x: Tensor, weight: Tensor, epilogue: Tensor, out: Tensor) -> Tensor:
-        """See `Multiply.geglu`."""
+        """See `Compute.geglu`."""
         problem = GegluProblem(
             m=x.shape[0], d=out.shape[1], k=x.shape[1], dtype=_NAMES[x.dtype], out=_NAMES[out.dtype]
         )
@@ -69,6 +72,20 @@ class Products:
         if plan is None:
             plan = self._fused[problem] = self._chosen(GegluGemm(problem, self._device))
         return plan(x, weight, epilogue, out)
+
+    def convolve(
+        self,
+        x: Tensor,
+        weights: ConvWeights,
+        *,
+        x_scale: Tensor | None = None,
+        bias: Tensor | None = None,
+        residual: Tensor | None = None,
+    ) -> Tensor:
+        """See `Compute.convolve`."""
+        if not is_tuned(x, weights):
+            tune_conv3x3(x, weights, x_scale=x_scale, bias=bias, residual=residual)
+        return conv3x3(x, weights, x_scale=x_scale, bias=bias, residual=residual)
 
     @property
     def choices(self) -> dict[str, dict[str, Any]]:
