@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
     from sdxl_engine.engines.cuda.layers import Norm, Pending
 
-_LAYER_NORM = (2, 8, 4)
-"""Rows that a program reads at a time, how often, and its warps. The constants, as long as a row, are read once."""
 _ELEMENTS = 4096
 """Elements of one program, about: 8 KB of fp16."""
 
@@ -40,24 +38,21 @@ def layer_norm(stream: Tensor, norm: Norm, shift: Tensor, scale: Tensor | None =
     # SDXL's widths, 640 and 1280, are a power of two and a quarter of it: in two blocks no lane is idle.
     block = 1 << (channels.bit_length() - 1)
     rest = triton.next_power_of_2(channels - block) if channels > block else 0
-    tile, rounds, warps = _LAYER_NORM
-    _layer_norm_kernel[(triton.cdiv(lines, tile * rounds),)](
+    # A row and a warp per program: its sums need no other warp, and there are most programs to hide what they wait for.
+    _layer_norm_kernel[(lines,)](
         stream,
         norm.weight,
         norm.bias,
         shift,
         out,
         scale_or_any(scale, stream),
-        lines,
         channels,
         norm.eps,
         scale is not None,
         MOST=MOST,
         BLOCK=block,
         REST=rest,
-        TILE=tile,
-        ROUNDS=rounds,
-        num_warps=warps,
+        num_warps=1,
     )
     return out
 
@@ -102,57 +97,44 @@ def _layer_norm_kernel(  # noqa: ANN202
     shift,
     out,
     scale,
-    lines,
     channels,
     eps,
     FP8: tl.constexpr,
     MOST: tl.constexpr,
     BLOCK: tl.constexpr,
     REST: tl.constexpr,
-    TILE: tl.constexpr,
-    ROUNDS: tl.constexpr,
 ):
-    """Whole rows, in a block of BLOCK channels and one of up to REST; ROUNDS tiles of TILE rows."""
+    """A row, in a block of BLOCK channels and one of up to REST."""
+    begin = tl.program_id(0).to(tl.int64) * channels
     columns = tl.arange(0, BLOCK)
-    added, slope, offset = tl.load(shift + columns), tl.load(weight + columns), tl.load(bias + columns)
+    x = tl.load(stream + begin + columns).to(tl.float32) + tl.load(shift + columns)
+    total = tl.sum(x, axis=0)
     if REST > 0:
         more = BLOCK + tl.arange(0, REST)
         there = more < channels
-        added_more = tl.load(shift + more, mask=there, other=0.0)
-        slope_more = tl.load(weight + more, mask=there, other=0.0)
-        offset_more = tl.load(bias + more, mask=there, other=0.0)
+        z = tl.load(stream + begin + more, mask=there, other=0.0).to(tl.float32)
+        z += tl.load(shift + more, mask=there, other=0.0)
+        total += tl.sum(z, axis=0)
+    mean = total / channels
+    x -= mean
+    squares = tl.sum(x * x, axis=0)
+    if REST > 0:
+        z = tl.where(there, z - mean, 0.0)
+        squares += tl.sum(z * z, axis=0)
+    factor = 1.0 / tl.sqrt(squares / channels + eps)
+    divisor = 1.0
     if FP8:
         divisor = tl.load(scale)
-        slope, offset = slope / divisor, offset / divisor
-        if REST > 0:
-            slope_more, offset_more = slope_more / divisor, offset_more / divisor
-    for turn in range(ROUNDS):
-        rows = (tl.program_id(0) * ROUNDS + turn) * TILE + tl.arange(0, TILE)
-        inside = rows < lines
-        places = rows[:, None].to(tl.int64) * channels + columns[None, :]
-        x = tl.load(stream + places, mask=inside[:, None], other=0.0).to(tl.float32) + added[None, :]
-        total = tl.sum(x, axis=1)
-        if REST > 0:
-            others = rows[:, None].to(tl.int64) * channels + more[None, :]
-            mask = inside[:, None] & there[None, :]
-            z = tl.load(stream + others, mask=mask, other=0.0).to(tl.float32) + added_more[None, :]
-            total += tl.sum(z, axis=1)
-        mean = total / channels
-        x -= mean[:, None]
-        squares = tl.sum(x * x, axis=1)
-        if REST > 0:
-            z = tl.where(there[None, :], z - mean[:, None], 0.0)
-            squares += tl.sum(z * z, axis=1)
-        factor = 1.0 / tl.sqrt(squares / channels + eps)
-        y = x * factor[:, None] * slope[None, :] + offset[None, :]
+    y = (x * factor * tl.load(weight + columns) + tl.load(bias + columns)) / divisor
+    if FP8:
+        y = tl.clamp(y, -MOST, MOST)
+    tl.store(out + begin + columns, y.to(out.dtype.element_ty))
+    if REST > 0:
+        y = z * factor * tl.load(weight + more, mask=there, other=0.0)
+        y = (y + tl.load(bias + more, mask=there, other=0.0)) / divisor
         if FP8:
             y = tl.clamp(y, -MOST, MOST)
-        tl.store(out + places, y.to(out.dtype.element_ty), mask=inside[:, None])
-        if REST > 0:
-            y = z * factor[:, None] * slope_more[None, :] + offset_more[None, :]
-            if FP8:
-                y = tl.clamp(y, -MOST, MOST)
-            tl.store(out + others, y.to(out.dtype.element_ty), mask=mask)
+        tl.store(out + begin + more, y.to(out.dtype.element_ty), mask=there)
 
 
 @triton.jit

@@ -17,7 +17,7 @@ from sdxl_engine.engines.cuda.kernels.fp8 import E4M3, MOST, scale_or_any
 if TYPE_CHECKING:
     from torch import Tensor
 
-_SHAPE = (128, 4, 4)
+_SHAPE = (64, 4, 4)
 """Queries that a program reads at a time, how often, and its warps."""
 _LOG2_E = 1.4426950408889634
 
