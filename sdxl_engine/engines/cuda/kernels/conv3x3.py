@@ -240,16 +240,13 @@ def rectangle(pixels: int, height: int, width: int) -> tuple[int, int]:
 def candidates(x: torch.Tensor, weights: ConvWeights) -> list[Configuration]:
     """The short list for this shape: tiles that do not waste half of their channels, K steps of 128 or 64 bytes."""
     per_line = 128 // x.dtype.itemsize
-    sizes = [(128, 256, 8, 4, 1), (256, 128, 8, 4, 1), (128, 128, 8, 4, 1), (128, 128, 4, 3, 2)]
+    sizes = [(128, 256, 8, 4, 1), (256, 128, 8, 4, 1), (128, 128, 4, 3, 2)]
     if weights.out_channels % 128:
         sizes.append((256, 64, 8, 4, 1))
-    listed = [
-        _configuration(block_m, block_n, per_line, warps, stages, per_multiprocessor)
-        for block_m, block_n, warps, stages, per_multiprocessor in sizes
-    ]
+    listed = [(*size[:2], per_line, *size[2:]) for size in sizes]
     if weights.in_channels % per_line:
-        listed += [_configuration(*size[:2], per_line // 2, *size[2:]) for size in sizes[1:]]
-    return listed
+        listed += [(*size[:2], per_line // 2, *size[2:]) for size in sizes[1:]]
+    return [_configuration(*size) for size in listed]
 
 
 def _configuration(
