@@ -30,9 +30,9 @@ from torch.nn import functional as F
 from sdxl_engine.engines.cuda.kernels.checks import FP8
 from sdxl_engine.engines.cuda.kernels.conv3x3 import conv3x3, tune_conv3x3
 from sdxl_engine.engines.cuda.kernels.conv_weights import pack_conv3x3, pack_upsample_conv3x3
-from sdxl_engine.engines.cuda.kernels.group_norm import group_norm, tune_group_norm
+from sdxl_engine.engines.cuda.kernels.group_norm_silu import group_norm, tune_group_norm
 from sdxl_engine.engines.cuda.kernels.layer_norm import layer_norm, tune_layer_norm
-from sdxl_engine.engines.cuda.kernels.pointwise import (
+from sdxl_engine.engines.cuda.kernels.elementwise import (
     absolute_maximum,
     geglu,
     guided_euler_step,

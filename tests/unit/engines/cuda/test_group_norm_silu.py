@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional as F
 
 from sdxl_engine.engines.cuda.kernels.checks import FP8
-from sdxl_engine.engines.cuda.kernels.group_norm import GroupNormSpace, group_norm, tune_group_norm
+from sdxl_engine.engines.cuda.kernels.group_norm_silu import GroupNormSpace, group_norm, tune_group_norm
 
 GPU = torch.cuda.is_available()
 needs_gpu = [

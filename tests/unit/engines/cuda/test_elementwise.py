@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional as F
 
 from sdxl_engine.engines.cuda.kernels.checks import FP8
-from sdxl_engine.engines.cuda.kernels.pointwise import (
+from sdxl_engine.engines.cuda.kernels.elementwise import (
     absolute_maximum,
     geglu,
     guided_euler_step,
