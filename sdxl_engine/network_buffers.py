@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from sdxl_engine.engines.base import StepEngine
 from sdxl_engine.models.spec import CACHED_FEATURES, TensorSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
-    from sdxl_engine.engines.base import Engine
+    from sdxl_engine.engines.base import Engine, Steps
 
 
 @dataclass(frozen=True)
@@ -24,10 +25,12 @@ class Bound:
         buffers: The UNets' by their own names, with `noise` for their output; the text encoders' as
             `clip1.input_ids`; the decoder's as `vae.latent` and `images`.
         run: By network: enqueues or runs it on those buffers.
+        unet: The UNets' buffers by their own names.
     """
 
     buffers: dict[str, Tensor]
     run: dict[str, Callable[[], None]]
+    unet: dict[str, Tensor]
 
 
 class NetworkBuffers:
@@ -44,6 +47,7 @@ class NetworkBuffers:
         self._engine, self._batch_size = engine, batch_size
         self._whole: dict[str, Tensor] = {}
         self._bound: dict[int, Bound] = {}
+        self._steps: dict[tuple[int, tuple[float, ...]], Steps] = {}
 
     def bound(self, images: int) -> Bound:
         """Buffers and bound networks for a batch of `images`, made once per size.
@@ -57,8 +61,18 @@ class NetworkBuffers:
             self._bound[images] = self._bind(images)
         return self._bound[images]
 
+    def steps(self, images: int, timesteps: Sequence[float]) -> Steps | None:
+        """The denoising steps of a batch of `images`, where the engine shares work between them; made once."""
+        if not isinstance(self._engine, StepEngine):
+            return None
+        key = images, tuple(timesteps)
+        if key not in self._steps:
+            self._steps[key] = self._engine.bind_steps(self.bound(images).unet, timesteps)
+        return self._steps[key]
+
     def clear(self) -> None:
         """Give the buffers back."""
+        self._steps.clear()
         self._bound.clear()
         self._whole.clear()
 
@@ -77,7 +91,7 @@ class NetworkBuffers:
             "shallow_unet": step,
             "vae": {"latent": buffers["vae.latent"], "images": buffers["images"]},
         }
-        return Bound(buffers, {network: self._engine.bind(network, view) for network, view in views.items()})
+        return Bound(buffers, {network: self._engine.bind(network, view) for network, view in views.items()}, step)
 
     def _tensors(self) -> dict[str, tuple[TensorSpec, bool]]:
         """Every buffer by name, and whether it has two rows per image."""

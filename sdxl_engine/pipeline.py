@@ -165,15 +165,23 @@ class Pipeline:
 
     def denoise(self, buffers: dict[str, Tensor], run: dict[str, Callable[[], None]], latents: Tensor) -> Tensor:
         """The Euler loop: (B, 4, S, S) at the first noise level to (B, 4, S, S) without noise."""
-        sigmas = self.schedule.sigmas.tolist()
-        for step, timestep in enumerate(self.schedule.timesteps.tolist()):
+        sigmas, timesteps = self.schedule.sigmas.tolist(), self.schedule.timesteps.tolist()
+        steps = self._networks.steps(len(latents), timesteps)
+        if steps is not None:
+            steps.begin()
+        for step, timestep in enumerate(timesteps):
             sigma, following = sigmas[step], sigmas[step + 1]
             scaled = latents / (sigma**2 + 1) ** 0.5
             buffers["sample"].copy_(torch.cat([scaled, scaled]))
-            buffers["timestep"].fill_(timestep)
-            run["unet" if step in self.deep else "shallow_unet"]()
+            if steps is not None:
+                (steps.deep if step in self.deep else steps.shallow)(step)
+            else:
+                buffers["timestep"].fill_(timestep)
+                run["unet" if step in self.deep else "shallow_unet"]()
             noise = self.guide(buffers["noise"].float())
             latents = latents + noise * (following - sigma)
+        if steps is not None:
+            steps.end()
         return latents
 
     def guide(self, noise: Tensor) -> Tensor:

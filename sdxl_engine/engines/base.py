@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -114,6 +114,44 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Give all memory back; a second call does nothing. Bound callables must not be called after it."""
+        ...
+
+
+class Steps(Protocol):
+    """The denoising steps of a batch on bound buffers, for an engine that shares work between them.
+
+    Each call only enqueues work, as a bound callable does. `begin` comes first, once the text's buffers are filled;
+    then the steps in their order, a deep one before the first shallow one; then `end`.
+    """
+
+    def begin(self) -> None:
+        """Compute what depends on the prompts and on the timesteps alone."""
+        ...
+
+    def deep(self, step: int) -> None:
+        """Read `sample` and write `latent`, as the network `unet` does at the timestep of `step`, from 0."""
+        ...
+
+    def shallow(self, step: int) -> None:
+        """The same for `shallow_unet`, on what the last deep step left; the cached features' buffers are not used."""
+        ...
+
+    def end(self) -> None:
+        """Let go of what the batch left behind."""
+        ...
+
+
+@runtime_checkable
+class StepEngine(Protocol):
+    """What an engine may offer beside `Engine`: the pipeline then draws whole batches by its steps."""
+
+    def bind_steps(self, buffers: Buffers, timesteps: Sequence[float]) -> Steps:
+        """Prepare the steps for one set of buffers.
+
+        Args:
+            buffers: Every input and output of both UNets by name, as for `Engine.bind`.
+            timesteps: Of all steps.
+        """
         ...
 
 

@@ -1,1 +1,1 @@
-"""Engine `cuda`: the fast engine on NVIDIA GPUs with PyTorch and our own Triton kernels."""
+"""Engine `cuda`: the fast engine on NVIDIA GPUs, with PyTorch, Triton and cuBLASLt."""

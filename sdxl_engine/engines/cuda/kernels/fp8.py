@@ -1,0 +1,45 @@
+"""fp8 with a static scale: what kernels that write it share."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+import triton
+import triton.language as tl
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+E4M3 = torch.float8_e4m3fn
+MOST = 448.0
+"""Largest magnitude of E4M3; what is above is written as it, since the format has no infinity."""
+
+
+def scale_or_any(scale: Tensor | None, any_tensor: Tensor) -> Tensor:
+    """A kernel's argument where there is no scale: a pointer that is not read."""
+    return any_tensor if scale is None else scale
+
+
+def quantise(x: Tensor, scale: Tensor) -> Tensor:
+    """`x / scale`, saturated, as fp8.
+
+    Args:
+        x: Contiguous, fp16.
+        scale: (1,) fp32.
+
+    Returns:
+        Like `x`, fp8 (E4M3). Floor: 3 bytes per element.
+    """
+    out = torch.empty_like(x, dtype=E4M3)
+    block = 4096
+    _quantise_kernel[(triton.cdiv(x.numel(), block),)](x, out, scale, x.numel(), MOST=MOST, BLOCK=block)
+    return out
+
+
+@triton.jit
+def _quantise_kernel(x, out, scale, count, MOST: tl.constexpr, BLOCK: tl.constexpr):  # noqa: ANN202
+    places = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    mask = places < count
+    y = tl.load(x + places, mask=mask, other=0.0).to(tl.float32) / tl.load(scale)
+    tl.store(out + places, tl.clamp(y, -MOST, MOST).to(out.dtype.element_ty), mask=mask)

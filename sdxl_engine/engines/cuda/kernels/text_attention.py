@@ -1,0 +1,99 @@
+"""Attention of pixels to the text: so few keys that a block of queries meets all of them at once.
+
+All 77 keys and values of a head fit in a block's shared memory, so the softmax is made whole, with no running maximum,
+and the kernel is bound by the traffic of queries and results: 4 bytes per element, 3 where the result is fp8.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+import triton
+import triton.language as tl
+
+from sdxl_engine.engines.cuda.kernels.fp8 import E4M3, MOST, scale_or_any
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_LOG2_E = 1.4426950408889634
+
+
+def text_attention(query: Tensor, context: Tensor, heads: int, scale: Tensor | None = None) -> Tensor:
+    """softmax(q k^T / sqrt(D)) v for every head.
+
+    Args:
+        query: (B*T, heads*D) fp16 contiguous.
+        context: (B, S, 2*heads*D) fp16 contiguous: keys, then values.
+        heads: How many.
+        scale: (1,) fp32: what the result is divided by, and saturated, to become fp8; None for fp16.
+
+    Returns:
+        (B*T, heads*D) fp16 or fp8 (E4M3).
+    """
+    batch, keys, double = context.shape
+    channels = double // 2
+    pixels = len(query) // batch
+    if query.shape != (batch * pixels, channels) or channels % heads or not query.is_contiguous():
+        raise ValueError(f"got queries {tuple(query.shape)}, context {tuple(context.shape)} and {heads} heads")
+    width = channels // heads
+    out = torch.empty_like(query, dtype=query.dtype if scale is None else E4M3)
+    tile = 128
+    _text_attention_kernel[heads, triton.cdiv(pixels, tile), batch](
+        query,
+        context,
+        out,
+        scale_or_any(scale, query),
+        pixels,
+        keys,
+        channels,
+        width,
+        _LOG2_E * width**-0.5,
+        scale is not None,
+        MOST=MOST,
+        KEYS=max(16, triton.next_power_of_2(keys)),
+        WIDTH=max(16, triton.next_power_of_2(width)),
+        TILE=tile,
+        num_warps=4,
+    )
+    return out
+
+
+@triton.jit
+def _text_attention_kernel(  # noqa: ANN202
+    query,
+    context,
+    out,
+    scale,
+    pixels,
+    keys,
+    channels,
+    width,
+    factor,
+    FP8: tl.constexpr,
+    MOST: tl.constexpr,
+    KEYS: tl.constexpr,
+    WIDTH: tl.constexpr,
+    TILE: tl.constexpr,
+):
+    """One head of one image, TILE queries."""
+    head, image = tl.program_id(0), tl.program_id(2)
+    rows = tl.program_id(1) * TILE + tl.arange(0, TILE)
+    places, columns = tl.arange(0, KEYS), tl.arange(0, WIDTH)
+    inside = columns < width
+    mask = (rows < pixels)[:, None] & inside[None, :]
+    at = (image.to(tl.int64) * pixels + rows)[:, None] * channels + (head * width + columns)[None, :]
+    q = tl.load(query + at, mask=mask, other=0.0)
+    text = context + ((image * keys + places) * 2 * channels)[:, None] + (head * width + columns)[None, :]
+    known = (places < keys)[:, None] & inside[None, :]
+    k = tl.load(text, mask=known, other=0.0)
+    v = tl.load(text + channels, mask=known, other=0.0)
+    scores = tl.dot(q, tl.trans(k)) * factor
+    scores = tl.where((places < keys)[None, :], scores, float("-inf"))
+    weights = tl.exp2(scores - tl.max(scores, axis=1)[:, None])
+    total = tl.sum(weights, axis=1)
+    mixed = tl.dot(weights.to(q.dtype), v) / total[:, None]
+    if FP8:
+        mixed = tl.clamp(mixed / tl.load(scale), -MOST, MOST)
+    tl.store(out + at, mixed.to(out.dtype.element_ty), mask=mask)
