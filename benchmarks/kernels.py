@@ -1,7 +1,8 @@
 """The Triton kernels of the engine `cuda` on SDXL's shapes, against cuDNN and PyTorch: `python benchmarks/kernels.py`.
 
 Each row first compares the kernel's output for one image (or its first rows) with float32 arithmetic on the very
-inputs, then looks for the fastest launch configuration, then times: median of 20 or more launches by CUDA events.
+inputs, then looks for the fastest launch configuration, then times: median of 20 replays of a CUDA graph of several
+launches, by CUDA events.
 Inputs that would fit the L2 cache are taken from as many copies in turn as it takes to leave it. The baseline is
 float16: cuDNN with its own search, on channels-last tensors; torch's eager GroupNorm, LayerNorm, SiLU and GELU.
 
@@ -17,7 +18,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import statistics
 import time
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -30,8 +30,6 @@ from torch.nn import functional as F
 from sdxl_engine.engines.cuda.kernels.checks import FP8
 from sdxl_engine.engines.cuda.kernels.conv3x3 import conv3x3, tune_conv3x3
 from sdxl_engine.engines.cuda.kernels.conv_weights import pack_conv3x3, pack_upsample_conv3x3
-from sdxl_engine.engines.cuda.kernels.group_norm_silu import group_norm, tune_group_norm
-from sdxl_engine.engines.cuda.kernels.layer_norm import layer_norm, tune_layer_norm
 from sdxl_engine.engines.cuda.kernels.elementwise import (
     absolute_maximum,
     geglu,
@@ -39,6 +37,9 @@ from sdxl_engine.engines.cuda.kernels.elementwise import (
     quantise,
     upsample,
 )
+from sdxl_engine.engines.cuda.kernels.group_norm_silu import group_norm, tune_group_norm
+from sdxl_engine.engines.cuda.kernels.layer_norm import layer_norm, tune_layer_norm
+from sdxl_engine.engines.cuda.kernels.tuning import graphed_milliseconds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -102,19 +103,7 @@ class Row:
 
 def timed(launches: list[Callable[[], object]]) -> float:
     """Median milliseconds of one launch; they are taken in turn."""
-    for launch in launches[:3]:
-        launch()
-    pairs = [
-        (torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True))
-        for _ in range(max(REPETITIONS, len(launches)))
-    ]
-    torch.cuda.synchronize()
-    for number, (began, ended) in enumerate(pairs):
-        began.record()
-        launches[number % len(launches)]()
-        ended.record()
-    torch.cuda.synchronize()
-    return statistics.median(began.elapsed_time(ended) for began, ended in pairs)
+    return graphed_milliseconds(launches, REPETITIONS)
 
 
 def copies(tensor: torch.Tensor) -> list[torch.Tensor]:
