@@ -15,6 +15,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from sdxl_engine.engines.cuda.kernels.fp8 import E4M3, MOST, quantise
+from sdxl_engine.engines.cuda.kernels.geglu_gemm import pack_epilogue
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -33,9 +34,9 @@ class Multiply(Protocol):
         bias: Tensor | None = None,
         *,
         residual: bool = False,
-        scale: Tensor | None = None,
+        scales: tuple[Tensor, Tensor] | None = None,
     ) -> Tensor:
-        """`out = scale * (x @ weight.T) + bias`, plus `out` with a residual; sums in fp32.
+        """`out = scales * (x @ weight.T) + bias`, plus `out` with a residual; sums in fp32.
 
         Args:
             x: (M, K) fp16 or fp8, contiguous.
@@ -43,7 +44,18 @@ class Multiply(Protocol):
             out: (M, N) fp16, contiguous.
             bias: (N,) fp16.
             residual: Whether `out` is added to.
-            scale: (N,) fp32, with fp8.
+            scales: With fp8, (1,) fp32 each: what `x` and `weight` are multiplied by.
+        """
+        ...
+
+    def geglu(self, x: Tensor, weight: Tensor, epilogue: Tensor, out: Tensor) -> Tensor:
+        """`out = value * gelu(gate)`, with value and gate from `x @ weight.T`.
+
+        Args:
+            x: (M, K) fp16 or fp8, contiguous.
+            weight: (2D, K) of the same dtype, contiguous: values, then gates.
+            epilogue: (4, D) fp32, see `pack_epilogue`.
+            out: (M, D) fp16 or fp8, contiguous.
         """
         ...
 
@@ -115,14 +127,13 @@ class Linear:
     ) -> None:
         self._multiply, self._bias, self._seen = multiply, bias, seen
         self.scale: Tensor | None = None
-        self._both: Tensor | None = None
+        self._scales: tuple[Tensor, Tensor] | None = None
         if scale is None:
             self._weight = weight.contiguous()
             return
-        most = weight.float().abs().amax(dim=1).clamp(min=1e-12) / MOST
-        self._weight = (weight.float() / most[:, None]).to(E4M3)
+        self._weight, factor = to_fp8(weight)
         self.scale = torch.full((1,), scale, device=weight.device)
-        self._both = most * scale
+        self._scales = self.scale, factor
 
     @property
     def width(self) -> int:
@@ -132,17 +143,44 @@ class Linear:
     def __call__(self, x: Tensor) -> Tensor:
         """(M, K) to (M, N) fp16."""
         out = torch.empty(len(x), self.width, dtype=torch.float16, device=x.device)
-        return self._multiply(self._taken(x), self._weight, out, self._bias, scale=self._both)
+        return self._multiply(self._taken(x), self._weight, out, self._bias, scales=self._scales)
 
     def add_to(self, total: Tensor, x: Tensor) -> Tensor:
         """Add to `total`, (M, N) fp16, in place."""
-        return self._multiply(self._taken(x), self._weight, total, self._bias, residual=True, scale=self._both)
+        return self._multiply(self._taken(x), self._weight, total, self._bias, residual=True, scales=self._scales)
 
     def _taken(self, x: Tensor) -> Tensor:
         """The input as fp8, where it is to be and was not written so."""
         if self._seen is not None:
             torch.maximum(self._seen, torch.linalg.vector_norm(x, torch.inf).float(), out=self._seen)
         return quantise(x, self.scale) if self.scale is not None and x.dtype != E4M3 else x
+
+
+class GegluLinear(Linear):
+    """`value * gelu(gate)`, with value and gate by one `Linear`; arguments as there.
+
+    Args:
+        out_scale: What the result is divided by to become fp8; None for fp16.
+    """
+
+    def __init__(
+        self,
+        multiply: Multiply,
+        weight: Tensor,
+        bias: Tensor,
+        scale: float | None,
+        seen: Tensor | None,
+        out_scale: Tensor | None,
+    ) -> None:
+        super().__init__(multiply, weight, bias, scale, seen)
+        self._out_dtype = torch.float16 if out_scale is None else E4M3
+        x_scale, w_scale = self._scales if self._scales is not None else (1.0, 1.0)
+        self._epilogue = pack_epilogue(bias, w_scale, x_scale, 1.0 if out_scale is None else out_scale)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """(M, K) to (M, D) fp16 or fp8."""
+        out = torch.empty(len(x), self.width // 2, dtype=self._out_dtype, device=x.device)
+        return self._multiply.geglu(self._taken(x), self._weight, self._epilogue, out)
 
 
 class Conv:
@@ -194,10 +232,25 @@ class Layers:
             bias: The one to add, if any: the module's own is the caller's to give.
         """
         matrix = module.weight if weight is None else weight
-        name, seen = self._names[id(module)], None
-        if self._seen is not None:
-            seen = self._seen.setdefault(name, torch.zeros(1, device=matrix.device))
-        return Linear(self._multiply, matrix.flatten(1), bias, self._scales.get(name), seen)
+        return Linear(self._multiply, matrix.flatten(1), bias, *self._measures(module, matrix))
+
+    def geglu(self, module: Any, into: Linear) -> GegluLinear:
+        """One with the precision of `module`, whose result `into` reads."""
+        scale, seen = self._measures(module, module.weight)
+        return GegluLinear(self._multiply, module.weight, module.bias, scale, seen, into.scale)
+
+    def _measures(self, module: Any, weight: Tensor) -> tuple[float | None, Tensor | None]:
+        """The scale of a layer's input, and what takes its largest magnitude."""
+        name = self._names[id(module)]
+        if self._seen is None:
+            return self._scales.get(name), None
+        return self._scales.get(name), self._seen.setdefault(name, torch.zeros(1, device=weight.device))
+
+
+def to_fp8(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """A tensor as fp8, and (1,) fp32 by which to multiply that: its largest magnitude becomes fp8's largest."""
+    factor = (weight.abs().amax().float() / MOST).clamp(min=torch.finfo(torch.float32).tiny).reshape(1)
+    return (weight.float() / factor).clamp(-MOST, MOST).to(E4M3), factor
 
 
 def rows(x: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from sdxl_engine.engines.cuda.kernels.group_norm import group_norm
-from sdxl_engine.engines.cuda.kernels.pointwise import geglu, layer_norm
+from sdxl_engine.engines.cuda.kernels.pointwise import layer_norm
 from sdxl_engine.engines.cuda.kernels.text_attention import text_attention
 from sdxl_engine.engines.cuda.layers import Norm, rows
 
@@ -66,7 +66,8 @@ class Layer:
         self._context = layers.linear(text.to_k, torch.cat([text.to_k.weight, text.to_v.weight]))
         self._text_out = layers.linear(text.to_out[0])
         widen, narrow = module.ff.net[0].proj, module.ff.net[2]
-        self._widen, self._narrow = layers.linear(widen, bias=widen.bias), layers.linear(narrow)
+        self._narrow = layers.linear(narrow)
+        self._widen = layers.geglu(widen, self._narrow)
         self._shift1 = entering
         self._shift2 = self._shift1 + own.to_out[0].bias.float()
         self._shift3 = self._shift2 + text.to_out[0].bias.float()
@@ -83,7 +84,7 @@ class Layer:
         query = self._query(layer_norm(stream, self._norm2, self._shift2, self._query.scale))
         self._text_out.add_to(stream, text_attention(query, context, self._heads, self._text_out.scale))
         wide = self._widen(layer_norm(stream, self._norm3, self._shift3, self._widen.scale))
-        self._narrow.add_to(stream, geglu(wide, self._narrow.scale))
+        self._narrow.add_to(stream, wide)
 
 
 class Transformer:

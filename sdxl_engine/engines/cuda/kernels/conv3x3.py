@@ -225,6 +225,11 @@ def tune_conv3x3(
     )
 
 
+def is_tuned(x: torch.Tensor, weights: ConvWeights) -> bool:
+    """Whether the fastest configuration for this shape is known."""
+    return _key(x, weights) in CONFIGURATIONS.chosen
+
+
 def rectangle(pixels: int, height: int, width: int) -> tuple[int, int]:
     """(rows, columns), powers of two, of the rectangle of so many pixels that tiles the image with the least waste."""
     widths = [1 << power for power in range(pixels.bit_length())]

@@ -67,8 +67,10 @@ def geglu_gemm_kernel(  # noqa: D103 - described by GegluGemm
     FLATTEN: tl.constexpr,
     EMULATED: tl.constexpr,
 ):
-    rows_of_tiles = tl.cdiv(M, BLOCK_M)
-    columns_of_tiles = tl.cdiv(D, BLOCK_D)
+    # Of Triton's language only built-ins, no functions of its library: the interpreter takes those only if it was asked
+    # for before Triton was first imported, which torchvision may do.
+    rows_of_tiles = (M + BLOCK_M - 1) // BLOCK_M
+    columns_of_tiles = (D + BLOCK_D - 1) // BLOCK_D
     in_group = GROUP_M * columns_of_tiles
     tiles = rows_of_tiles * columns_of_tiles
     for tile in tl.range(tl.program_id(0), tiles, tl.num_programs(0), flatten=FLATTEN):
@@ -77,8 +79,8 @@ def geglu_gemm_kernel(  # noqa: D103 - described by GegluGemm
         height = min(rows_of_tiles - first, GROUP_M)
         row = (first + tile % in_group % height) * BLOCK_M
         column = tile % in_group // height * BLOCK_D
-        both = tl.zeros((BLOCK_M, 2 * BLOCK_D), tl.float32)
-        for step in range(tl.cdiv(K, BLOCK_K)):
+        both = tl.full((BLOCK_M, 2 * BLOCK_D), 0.0, tl.float32)
+        for step in range((K + BLOCK_K - 1) // BLOCK_K):
             block = w.load([0, column, step * BLOCK_K]).reshape(2 * BLOCK_D, BLOCK_K)
             both = tl.dot(x.load([row, step * BLOCK_K]), block.T, both)
         v, g = both.reshape(BLOCK_M, 2, BLOCK_D).permute(0, 2, 1).split()
@@ -138,7 +140,7 @@ CANDIDATES = (
     Candidate(128, 64, warps=4, programs=2),
     Candidate(128, 64, warps=4, programs=2, group_m=16),
 )
-"""The first is used untuned. On sm_90 each fits 227 KB of shared memory and 255 registers, and spills none."""
+"""The first is used untuned. On sm_90, with one dtype in and out, each fits shared memory and spills no register."""
 WIDE_OUTPUT = 3
 """Most stages of a 128 x 128 tile with fp16 outputs, whose buffer takes the room of the fourth."""
 

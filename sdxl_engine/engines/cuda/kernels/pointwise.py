@@ -1,4 +1,4 @@
-"""Kernels without sums over pixels: LayerNorm, GEGLU, pending sums, upsampling. All are bound by memory traffic."""
+"""Kernels without sums over pixels: LayerNorm, pending sums, upsampling. All are bound by memory traffic."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
     from sdxl_engine.engines.cuda.layers import Norm, Pending
 
+_ROUNDS = 8
+"""Tiles of rows of one LayerNorm program, which reads its constants once: they are as long as the rows."""
 _ELEMENTS = 4096
 """Elements of one program, about: 8 KB of fp16."""
 
@@ -38,8 +40,8 @@ def layer_norm(stream: Tensor, norm: Norm, shift: Tensor, scale: Tensor | None =
     # SDXL's widths, 640 and 1280, are a power of two and a quarter of it: in two blocks no lane is idle.
     block = 1 << (channels.bit_length() - 1)
     rest = triton.next_power_of_2(channels - block) if channels > block else 0
-    tile = max(1, _ELEMENTS // block)
-    _layer_norm_kernel[(triton.cdiv(lines, tile),)](
+    tile = max(1, _ELEMENTS // 2 // block)
+    _layer_norm_kernel[(triton.cdiv(lines, tile * _ROUNDS),)](
         stream,
         norm.weight,
         norm.bias,
@@ -54,27 +56,7 @@ def layer_norm(stream: Tensor, norm: Norm, shift: Tensor, scale: Tensor | None =
         BLOCK=block,
         REST=rest,
         TILE=tile,
-    )
-    return out
-
-
-def geglu(wide: Tensor, scale: Tensor | None = None) -> Tensor:
-    """`value * gelu(gate)` with the exact GELU.
-
-    Args:
-        wide: (M, 2D) fp16 contiguous: values, then gates.
-        scale: (1,) fp32: what the result is divided by, and saturated, to become fp8; None for fp16.
-
-    Returns:
-        (M, D) fp16 or fp8. Floor: 6 bytes per element of it, 5 with fp8.
-    """
-    lines, double = wide.shape
-    width = double // 2
-    out = torch.empty(lines, width, dtype=wide.dtype if scale is None else E4M3, device=wide.device)
-    block = min(512, triton.next_power_of_2(width))
-    tile = max(1, _ELEMENTS // block)
-    _geglu_kernel[triton.cdiv(width, block), triton.cdiv(lines, tile)](
-        wide, out, scale_or_any(scale, wide), lines, width, scale is not None, MOST=MOST, BLOCK=block, TILE=tile
+        ROUNDS=_ROUNDS,
     )
     return out
 
@@ -139,67 +121,49 @@ def _layer_norm_kernel(  # noqa: ANN202
     BLOCK: tl.constexpr,
     REST: tl.constexpr,
     TILE: tl.constexpr,
+    ROUNDS: tl.constexpr,
 ):
-    """Whole rows per program, in a block of BLOCK channels and one of up to REST."""
-    rows = tl.program_id(0) * TILE + tl.arange(0, TILE)
-    inside = rows < lines
+    """Whole rows, in a block of BLOCK channels and one of up to REST; ROUNDS tiles of TILE rows."""
     columns = tl.arange(0, BLOCK)
-    places = rows[:, None].to(tl.int64) * channels + columns[None, :]
-    x = tl.load(stream + places, mask=inside[:, None], other=0.0).to(tl.float32)
-    x += tl.load(shift + columns)[None, :]
-    total = tl.sum(x, axis=1)
+    added, slope, offset = tl.load(shift + columns), tl.load(weight + columns), tl.load(bias + columns)
     if REST > 0:
         more = BLOCK + tl.arange(0, REST)
         there = more < channels
-        others = rows[:, None].to(tl.int64) * channels + more[None, :]
-        mask = inside[:, None] & there[None, :]
-        z = tl.load(stream + others, mask=mask, other=0.0).to(tl.float32)
-        z += tl.load(shift + more, mask=there, other=0.0)[None, :]
-        total += tl.sum(z, axis=1)
-    mean = total / channels
-    x -= mean[:, None]
-    squares = tl.sum(x * x, axis=1)
-    if REST > 0:
-        z = tl.where(there[None, :], z - mean[:, None], 0.0)
-        squares += tl.sum(z * z, axis=1)
-    factor = 1.0 / tl.sqrt(squares / channels + eps)
+        added_more = tl.load(shift + more, mask=there, other=0.0)
+        slope_more = tl.load(weight + more, mask=there, other=0.0)
+        offset_more = tl.load(bias + more, mask=there, other=0.0)
     if FP8:
         divisor = tl.load(scale)
-    y = x * factor[:, None] * tl.load(weight + columns)[None, :] + tl.load(bias + columns)[None, :]
-    if FP8:
-        y = tl.clamp(y / divisor, -MOST, MOST)
-    tl.store(out + places, y.to(out.dtype.element_ty), mask=inside[:, None])
-    if REST > 0:
-        y = z * factor[:, None] * tl.load(weight + more, mask=there, other=0.0)[None, :]
-        y += tl.load(bias + more, mask=there, other=0.0)[None, :]
+        slope, offset = slope / divisor, offset / divisor
+        if REST > 0:
+            slope_more, offset_more = slope_more / divisor, offset_more / divisor
+    for turn in range(ROUNDS):
+        rows = (tl.program_id(0) * ROUNDS + turn) * TILE + tl.arange(0, TILE)
+        inside = rows < lines
+        places = rows[:, None].to(tl.int64) * channels + columns[None, :]
+        x = tl.load(stream + places, mask=inside[:, None], other=0.0).to(tl.float32) + added[None, :]
+        total = tl.sum(x, axis=1)
+        if REST > 0:
+            others = rows[:, None].to(tl.int64) * channels + more[None, :]
+            mask = inside[:, None] & there[None, :]
+            z = tl.load(stream + others, mask=mask, other=0.0).to(tl.float32) + added_more[None, :]
+            total += tl.sum(z, axis=1)
+        mean = total / channels
+        x -= mean[:, None]
+        squares = tl.sum(x * x, axis=1)
+        if REST > 0:
+            z = tl.where(there[None, :], z - mean[:, None], 0.0)
+            squares += tl.sum(z * z, axis=1)
+        factor = 1.0 / tl.sqrt(squares / channels + eps)
+        y = x * factor[:, None] * slope[None, :] + offset[None, :]
         if FP8:
-            y = tl.clamp(y / divisor, -MOST, MOST)
-        tl.store(out + others, y.to(out.dtype.element_ty), mask=mask)
-
-
-@triton.jit
-def _geglu_kernel(  # noqa: ANN202
-    wide,
-    out,
-    scale,
-    lines,
-    width,
-    FP8: tl.constexpr,
-    MOST: tl.constexpr,
-    BLOCK: tl.constexpr,
-    TILE: tl.constexpr,
-):
-    """gelu(g) = g * (1 + erf(g / sqrt(2))) / 2."""
-    columns = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    rows = (tl.program_id(1) * TILE + tl.arange(0, TILE)).to(tl.int64)
-    mask = (rows < lines)[:, None] & (columns < width)[None, :]
-    places = wide + rows[:, None] * 2 * width + columns[None, :]
-    value = tl.load(places, mask=mask, other=0.0).to(tl.float32)
-    gate = tl.load(places + width, mask=mask, other=0.0).to(tl.float32)
-    y = value * 0.5 * gate * (1.0 + tl.erf(gate * 0.7071067811865476))
-    if FP8:
-        y = tl.clamp(y / tl.load(scale), -MOST, MOST)
-    tl.store(out + rows[:, None] * width + columns[None, :], y.to(out.dtype.element_ty), mask=mask)
+            y = tl.clamp(y, -MOST, MOST)
+        tl.store(out + places, y.to(out.dtype.element_ty), mask=inside[:, None])
+        if REST > 0:
+            y = z * factor[:, None] * slope_more[None, :] + offset_more[None, :]
+            if FP8:
+                y = tl.clamp(y, -MOST, MOST)
+            tl.store(out + others, y.to(out.dtype.element_ty), mask=mask)
 
 
 @triton.jit

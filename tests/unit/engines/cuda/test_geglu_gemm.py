@@ -1,0 +1,196 @@
+"""The product fused with GEGLU against float64: on a GPU, or else in Triton's interpreter; compiled for sm_90."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from sdxl_engine.engines.cuda.choices import load_choices, save_choices
+from sdxl_engine.engines.cuda.kernels.geglu_gemm import (
+    CANDIDATES,
+    EMULATED,
+    Candidate,
+    GegluGemm,
+    GegluProblem,
+    pack_epilogue,
+)
+from sdxl_engine.errors import UsageError
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+gpu = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(
+        not torch.cuda.is_available(),
+        reason=f"needs an NVIDIA GPU: torch {torch.__version__}, built for CUDA {torch.version.cuda}, "
+        f"counts {torch.cuda.device_count()}",
+    ),
+]
+WAYS = [(dtype, out) for dtype in ("fp8", "fp16") for out in ("fp8", "fp16")]
+# Multiples of a tile, of none, smaller than one, and one row.
+ODD = [(256, 128, 256), (200, 144, 208), (37, 16, 16), (1, 272, 48)]
+# Relative half of the last place, and half of the smallest step of what is stored.
+ROUNDING = {"fp8": (2.0**-4, 2.0**-10), "fp16": (2.0**-11, 2.0**-25)}
+SUMS = 2.0**-19
+"""Of sums in fp32 and of GELU, in units of the largest output."""
+FP8_SUMS = 2.0**-12
+"""The same for every 32 fp8 products that a tensor core adds, with 13 bits after the point, of value and gate."""
+
+
+def reference(x, w, epilogue):
+    """In float64, unrounded."""
+    v, g = (x.double() @ w.double().T).chunk(2, dim=1)
+    v_bias, g_bias, v_scale, g_scale = epilogue.double()
+    return (v * v_scale + v_bias) * torch.nn.functional.gelu(g * g_scale + g_bias)
+
+
+def poison(out):
+    out.view(torch.uint8).fill_(0x7F)
+    assert out.float().isnan().all()
+
+
+def check(product, arguments):
+    out = arguments["out"]
+    poison(out)
+    assert product(**arguments) is out
+    exact = reference(arguments["x"], arguments["w"], arguments["epilogue"])
+    if product.problem.out == "fp8":
+        exact = exact.clamp(-448, 448)
+    relative, absolute = ROUNDING[product.problem.out]
+    sums = product.problem.k / 32 * FP8_SUMS if product.problem.dtype == "fp8" and DEVICE == "cuda" else SUMS
+    bound = exact.abs() * relative + absolute + exact.abs().max() * sums
+    excess = (out.double() - exact).abs() / bound
+    assert excess.max() <= 1, f"{product.problem}, {product.candidate}: {excess.max():.3f} of the bound"
+
+
+@pytest.mark.parametrize("shape", ODD, ids=str)
+@pytest.mark.parametrize("way", WAYS, ids="-".join)
+def test_odd_shapes(way, shape):
+    product = GegluGemm(GegluProblem(*shape, *way), DEVICE)
+    check(product, product.example())
+
+
+UNEVEN = [GegluProblem(300, 160, 144, dtype, dtype) for dtype in ("fp8", "fp16")]
+
+
+@pytest.mark.parametrize(("problem", "way"), [(problem, way) for problem in UNEVEN for way in problem.candidates()])
+def test_every_candidate(problem, way):
+    product = GegluGemm(problem, DEVICE)
+    product.candidate = way
+    check(product, product.example())
+
+
+def test_outputs_that_fp8_cannot_hold_become_its_largest():
+    product = GegluGemm(GegluProblem(64, 32, 32), DEVICE)
+    arguments = product.example()
+    arguments["epilogue"][2] *= 1e4
+    check(product, arguments)
+    assert (arguments["out"].float().abs() == 448).sum() > 100
+
+
+@pytest.mark.filterwarnings("ignore:overflow encountered:RuntimeWarning")
+def test_gates_far_from_zero_close_or_pass():
+    """GELU over all magnitudes that a gate may have: nothing overflows, the left tail goes to zero."""
+    product = GegluGemm(GegluProblem(64, 16, 16, "fp16", "fp16"), DEVICE)
+    x = torch.zeros(64, 16, dtype=torch.float16, device=DEVICE)
+    gates = torch.logspace(-4, 4.8, 32, dtype=torch.float64)
+    x[:, 0] = torch.cat([gates, -gates]).half()
+    w = torch.zeros(32, 16, dtype=torch.float16, device=DEVICE)
+    w[16:, 0] = 1.0
+    ones = torch.cat([torch.ones(16), torch.zeros(16)]).half().to(DEVICE)
+    out = torch.empty(64, 16, dtype=torch.float16, device=DEVICE)
+    poison(out)
+    product(x, w, pack_epilogue(ones), out)
+    exact = torch.nn.functional.gelu(x[:, :1].double()).expand(64, 16)
+    # 1e-7 of the fit, 1e-7 of fp32.
+    assert ((out.double() - exact).abs() <= exact.abs() * (2.0**-11 + 1e-6) + 2e-7).all()
+
+
+def test_pack_epilogue_divides_values_but_not_gates_by_the_output_scale():
+    bias, scales = torch.arange(8.0), torch.arange(1.0, 9.0)
+    packed = pack_epilogue(bias.half(), scales, torch.tensor(0.5), torch.tensor(4.0))
+    assert packed.dtype == torch.float32
+    assert packed.tolist() == [
+        [0.0, 0.25, 0.5, 0.75],
+        [4.0, 5.0, 6.0, 7.0],
+        [0.125, 0.25, 0.375, 0.5],
+        [2.5, 3.0, 3.5, 4.0],
+    ]
+
+
+def test_a_choice_is_kept_for_its_problem_alone(tmp_path):
+    one, other = (GegluGemm(GegluProblem(m, 16, 16), DEVICE) for m in (1, 2))
+    one.candidate = CANDIDATES[3]
+    save_choices(tmp_path / "choices.json", [one])
+    again = GegluGemm(one.problem, DEVICE)
+    assert load_choices(tmp_path / "choices.json", [again, other]) == [other]
+    assert again.candidate == CANDIDATES[3]
+    assert other.candidate == CANDIDATES[0]
+    assert not again.use({**one.choice, "gpu": "another"})
+    assert not again.use({**one.choice, "candidate": vars(Candidate(64, 64))})
+
+
+def test_tensors_that_do_not_fit_are_refused():
+    product = GegluGemm(GegluProblem(8, 16, 32), DEVICE)
+    arguments = product.example()
+    for name, wrong in (
+        ("x", arguments["x"].half()),
+        ("w", arguments["w"][:16]),
+        ("epilogue", arguments["epilogue"].T),
+        ("out", arguments["out"][:4]),
+    ):
+        with pytest.raises(UsageError, match=f"{name} does not fit geglu-m8-d16-k32-fp8-fp8"):
+            product(**{**arguments, name: wrong})
+    with pytest.raises(UsageError, match="multiples of 16"):
+        GegluProblem(8, 24, 32)
+
+
+@pytest.mark.parametrize("dtype", ["fp8", "fp16"])
+@pytest.mark.parametrize("shape", [(16384, 5120, 1280), (65536, 2560, 640), (16000, 5120, 1280)], ids=str)
+class TestOnGpu:
+    pytestmark = gpu
+
+    def test_shapes_of_sdxl_before_and_after_tuning_and_in_a_graph(self, shape, dtype):
+        product = GegluGemm(GegluProblem(*shape, dtype, dtype))
+        arguments = product.example()
+        check(product, arguments)
+        times = product.tune(repeats=3)
+        assert min(times) == times[product.problem.candidates().index(product.candidate)]
+        check(product, arguments)
+        eager = arguments["out"].view(torch.uint8).clone()
+        poison(arguments["out"])
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            product(**arguments)
+            with pytest.raises(RuntimeError, match="tune before"):
+                product.tune()
+        graph.replay()
+        torch.cuda.synchronize()
+        assert torch.equal(arguments["out"].view(torch.uint8), eager)
+
+
+def test_without_a_gpu_this_is_the_interpreter():
+    assert EMULATED or torch.cuda.is_available()
+
+
+def test_candidates_compile_for_hopper():
+    """Ahead of time, in a process of its own: this one may be interpreting."""
+    script = Path(__file__).with_name("compile_geglu.py")
+    environment = {**os.environ, "TRITON_INTERPRET": "0", "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True, env=environment)
+    reports = json.loads(done.stdout)
+    assert len(reports) == 8
+    for report in reports:
+        dtype = "e4m3" if "-fp8-" in report["way"] else "f16"
+        assert report["wgmma"], report
+        assert all(name.endswith(f"f32.{dtype}.{dtype}") for name in report["wgmma"]), report
+        assert report["tma"], report
+        assert report["stack"] == 0, report
+        # 228 KB of a multiprocessor, 1 KB of which each program reserves.
+        assert report["programs"] * (report["shared"] + 1024) <= 228 * 1024, report
+        assert report["saturates"] == (dtype == "e4m3"), report
