@@ -164,7 +164,8 @@ def conv3x3(
     need_tensor("out", out, shape=shape, dtypes=(torch.float16,), like=x)
     chosen = configuration or CONFIGURATIONS.get(_key(x, weights), _default(x, weights))
     if imprecise_steps is not None:
-        chosen = {**chosen, "BLOCK_M": min(chosen["BLOCK_M"], 128), "BLOCK_N": min(chosen["BLOCK_N"], 128)}
+        smaller = {name: min(chosen[name], 128) for name in ("BLOCK_M", "BLOCK_N")}
+        chosen = {**chosen, **smaller, "num_warps": 8, "per_multiprocessor": 1}
     tile_h, tile_w = rectangle(chosen["BLOCK_M"], height, width)
     block_n, block_k = chosen["BLOCK_N"], chosen["BLOCK_K"]
     tiles = (
@@ -270,7 +271,7 @@ def _configuration(
 
 def _default(x: torch.Tensor, weights: ConvWeights) -> Configuration:
     block_m, block_n = (128, 256) if weights.out_channels % 256 == 0 else (256, 128)
-    return _configuration(block_m, block_n, 128 // x.dtype.itemsize, 8, 3, 1)
+    return _configuration(block_m, block_n, 128 // x.dtype.itemsize, 8, 4, 1)
 
 
 def _key(x: torch.Tensor, weights: ConvWeights) -> str:

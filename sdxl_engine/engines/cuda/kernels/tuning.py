@@ -6,12 +6,12 @@ CUDA graph is captured. `Configurations.tune` does the timing, ahead of that, on
 
 from __future__ import annotations
 
-import statistics
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from sdxl_engine.engines.cuda.timing import milliseconds, refuse_capture
 from sdxl_engine.files import read_json, write_json
 
 if TYPE_CHECKING:
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 Configuration = dict[str, int]
 
 _KERNELS: dict[str, Configurations] = {}
-_WARM_UP = 2
 _REPETITIONS = 7
+_LEAST_LAUNCHES = 4
 
 
 class Configurations:
@@ -55,13 +55,15 @@ class Configurations:
             (milliseconds, configuration) of those that ran, the fastest first.
 
         Raises:
-            RuntimeError: None of them could be launched; the error of the last one is its cause.
+            RuntimeError: None of them could be launched, the error of the last one is the cause; or a CUDA graph is
+                being captured.
         """
+        refuse_capture()
         timed: list[tuple[float, Configuration]] = []
         failure: Exception | None = None
         for candidate in candidates:
             try:
-                timed.append((milliseconds(partial(launch, candidate)), candidate))
+                timed.append((graphed_milliseconds([partial(launch, candidate)], _REPETITIONS), candidate))
             except Exception as error:  # noqa: BLE001 - a configuration that does not fit this GPU is no candidate
                 failure = error
         if not timed:
@@ -71,17 +73,22 @@ class Configurations:
         return timed
 
 
-def milliseconds(launch: Callable[[], object], warm_up: int = _WARM_UP, repetitions: int = _REPETITIONS) -> float:
-    """Median time of one launch on the current stream, by CUDA events."""
-    for _ in range(warm_up):
+def graphed_milliseconds(launches: Sequence[Callable[[], object]], repetitions: int) -> float:
+    """Median time of one of `launches`, taken in turn from one CUDA graph: small kernels outrun the host otherwise.
+
+    Args:
+        launches: Each starts work on the current stream, as a capture allows.
+        repetitions: Of the graph, which holds each of them, and at least four launches in all.
+    """
+    for launch in launches:
         launch()
-    pairs = [(torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)) for _ in range(repetitions)]
-    for began, ended in pairs:
-        began.record()
-        launch()
-        ended.record()
-    torch.cuda.synchronize()
-    return float(statistics.median(began.elapsed_time(ended) for began, ended in pairs))
+    rounds = -(-_LEAST_LAUNCHES // len(launches))
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        for _ in range(rounds):
+            for launch in launches:
+                launch()
+    return milliseconds(graph.replay, repetitions) / (rounds * len(launches))
 
 
 def save_configurations(path: Path) -> None:
