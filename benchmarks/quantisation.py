@@ -27,7 +27,8 @@ from sdxl_engine.cache_schedule import deep_steps
 from sdxl_engine.engines.base import EngineRequest
 from sdxl_engine.engines.torch_engine import TorchEngine
 from sdxl_engine.environment import environment
-from sdxl_engine.export.quantised_layers import Amax, QuantisedLayer
+from sdxl_engine.export.calibration_set import calibration_set
+from sdxl_engine.export.quantised_layers import QuantisedLayer
 from sdxl_engine.export.ranges import measured_ranges
 from sdxl_engine.export.recipes import INT8, RECIPES
 from sdxl_engine.measure import captions
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from sdxl_engine.export.recipes import Recipe
+    from sdxl_engine.export.statistics import LayerStatistics
 
 
 def arguments() -> argparse.Namespace:
@@ -55,7 +57,9 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def layer_errors(ranges: Mapping[str, Amax], recipes: Sequence[Recipe], samples: int) -> dict[str, list[float]]:
+def layer_errors(
+    ranges: Mapping[str, LayerStatistics], recipes: Sequence[Recipe], samples: int
+) -> dict[str, list[float]]:
     """Relative errors (L2) of each layer's own output over all steps of some images, NoOpt; one for each recipe."""
     spec, networks = read_spec(BUNDLE), load_networks(BUNDLE)
     unet = networks["unet"].get_submodule("unet")
@@ -120,7 +124,7 @@ def main() -> int:
     """Measure and print."""
     options = arguments()
     recipes = [RECIPES[precision] for precision in options.precision]
-    on = dataclasses.replace(INT8, captions=options.captions)
+    on = calibration_set(RunSettings(model="shapes"), dataclasses.replace(INT8, captions=options.captions))
     ranges = measured_ranges(BUNDLE, read_spec(BUNDLE), options.cache, on)
     about = environment()
     where = f"{about['processor']}, torch {about['torch']}, {datetime.now(UTC):%Y-%m-%d}"
