@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from sdxl_engine.engines.registry import AUTO, create_engine, resolve_engine
@@ -72,6 +73,7 @@ def open_engine(settings: RunSettings, checkpoint: Path) -> Engine:
         SdxlError: see `engine_entry`, `EngineEntry.device` and the engine's own.
     """
     from sdxl_engine.engines.base import EngineRequest
+    from sdxl_engine.export.calibration_set import calibration_set
     from sdxl_engine.models.spec import read_spec
 
     entry = engine_entry(settings)
@@ -83,5 +85,6 @@ def open_engine(settings: RunSettings, checkpoint: Path) -> Engine:
         precision=_precision(settings, entry),
         batch_size=batch_size(settings),
         device=entry.device(settings.device),
+        calibration=partial(calibration_set, settings),
     )
     return create_engine(entry, request)
