@@ -68,9 +68,11 @@ class EngineEntry:
         """The device to run on; `auto` is the first of `devices` that is here. Imports torch to look for a GPU.
 
         Raises:
-            UsageError: the engine does not run on the one asked for.
+            UsageError: the engine does not run on the one asked for, or several are.
             UnavailableError: it is not here, or the engine needs a GPU and there is none.
         """
+        if "," in asked:
+            raise UsageError("this runs on one device", got=asked, expected="one of them", source=source)
         if asked == AUTO and self.devices[0] == "cpu":
             return "cpu"
         import torch

@@ -109,7 +109,8 @@ class Watch:
         if time.monotonic() - self._moved_at <= limit:
             return
         with contextlib.suppress(ProcessLookupError):
-            os.kill(self._child.pid, signal.SIGUSR1)
+            # The whole group: the source's own processes, which draw on other devices, may be what hangs.
+            os.killpg(self._child.pid, signal.SIGUSR1)
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._child.wait(STACKS_S)
         if starting:
