@@ -119,7 +119,7 @@ ENGINES = {
             *("onnx", "onnxscript", "onnxruntime"),
             precisions=("fp32", "int8", "fp8"),
         ),
-        _own("cuda", "cuda.engine", "triton", precisions=("fp16",), devices=("cuda",)),
+        _own("cuda", "cuda.built", "triton", precisions=("fp16", "fp8"), devices=("cuda",)),
         _own("torch", "torch_engine", precisions=("fp32", "fp16", "bf16"), devices=("cuda", "cpu")),
     )
 }

@@ -38,7 +38,7 @@ def quantise(x: Tensor, scale: Tensor) -> Tensor:
 
 
 @triton.jit
-def _quantise_kernel(x, out, scale, count, MOST: tl.constexpr, BLOCK: tl.constexpr):  # noqa: ANN202
+def _quantise_kernel(x, out, scale, count, MOST: tl.constexpr, BLOCK: tl.constexpr):
     places = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     mask = places < count
     y = tl.load(x + places, mask=mask, other=0.0).to(tl.float32) / tl.load(scale)

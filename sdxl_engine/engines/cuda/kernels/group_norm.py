@@ -72,7 +72,7 @@ def group_norm(
         norm.weight,
         norm.bias,
         late if late is not None else sums,
-        late.stride(0) if late is not None and late.dim() == 2 else 0,  # noqa: PLR2004
+        late.stride(0) if late is not None and late.dim() == 2 else 0,
         chunks,
         channels,
         size,
@@ -83,7 +83,7 @@ def group_norm(
         late is not None,
         CHUNKS=min(16, triton.next_power_of_2(chunks)),
         BLOCK=triton.next_power_of_2(size),
-        num_warps=1 if size <= 32 else 4,  # noqa: PLR2004
+        num_warps=1 if size <= 32 else 4,
     )
     dtype = value.dtype if scale is None else E4M3
     out = torch.empty(batch, height, width, channels, dtype=dtype, device=value.device)
@@ -113,7 +113,7 @@ def _sum(value: Tensor, pending: Pending, sums: Tensor, at: int, chunk: int, *, 
     _sum_kernel[triton.cdiv(channels, block), chunks, batch](
         value,
         shift if shift is not None else value,
-        shift.stride(0) if shift is not None and shift.dim() == 2 else 0,  # noqa: PLR2004
+        shift.stride(0) if shift is not None and shift.dim() == 2 else 0,
         residual if residual is not None else value,
         sums,
         value.shape[1] * value.shape[2],
@@ -152,7 +152,7 @@ def _apply(value: Tensor, factors: Tensor, out: Tensor, at: int, scale: Tensor |
 
 
 @triton.jit
-def _sum_kernel(  # noqa: ANN202
+def _sum_kernel(
     value,
     shift,
     shift_stride,
@@ -200,7 +200,7 @@ def _sum_kernel(  # noqa: ANN202
 
 
 @triton.jit
-def _factors_kernel(  # noqa: ANN202
+def _factors_kernel(
     sums,
     factors,
     weight,
@@ -249,7 +249,7 @@ def _factors_kernel(  # noqa: ANN202
 
 
 @triton.jit
-def _apply_kernel(  # noqa: ANN202
+def _apply_kernel(
     value,
     factors,
     out,

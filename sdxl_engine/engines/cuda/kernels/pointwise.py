@@ -75,7 +75,7 @@ def add_up(pending: Pending | Tensor) -> Tensor:
     _add_up_kernel[triton.cdiv(channels, block), triton.cdiv(pixels, tile), value.shape[0]](
         value,
         shift if shift is not None else value,
-        shift.stride(0) if shift is not None and shift.dim() == 2 else 0,  # noqa: PLR2004
+        shift.stride(0) if shift is not None and shift.dim() == 2 else 0,
         residual if residual is not None else value,
         pixels,
         channels,
@@ -87,10 +87,8 @@ def add_up(pending: Pending | Tensor) -> Tensor:
     return value
 
 
-
-
 @triton.jit
-def _layer_norm_kernel(  # noqa: ANN202
+def _layer_norm_kernel(
     stream,
     weight,
     bias,
@@ -138,7 +136,7 @@ def _layer_norm_kernel(  # noqa: ANN202
 
 
 @triton.jit
-def _add_up_kernel(  # noqa: ANN202
+def _add_up_kernel(
     value,
     shift,
     shift_stride,

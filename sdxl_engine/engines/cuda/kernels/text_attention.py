@@ -64,7 +64,7 @@ def text_attention(query: Tensor, context: Tensor, heads: int, scale: Tensor | N
 
 
 @triton.jit
-def _text_attention_kernel(  # noqa: ANN202
+def _text_attention_kernel(
     query,
     context,
     out,
