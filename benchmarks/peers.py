@@ -107,7 +107,7 @@ class Row:
         error = ((latents.double() - expected.double()).norm() / expected.double().norm()).item()
         squared = np.mean((images.astype(np.float64) - expected_images) ** 2)
         self.relative_error = error
-        self.snr_db = -20 * math.log10(error)
+        self.snr_db = -20 * math.log10(error) if error else None
         self.psnr_db = 10 * math.log10(255**2 / squared) if squared else None
 
 
