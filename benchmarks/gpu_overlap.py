@@ -67,12 +67,15 @@ def overlapped(pipeline: Pipeline, count: int) -> None:
         ahead.result()
 
 
-def bare(settings: RunSettings, count: int, rounds: int) -> dict[str, float]:
-    """Samples/s of the pipeline by itself, by way of drawing."""
+def bare(settings: RunSettings, count: int, rounds: int, *, brief: bool) -> dict[str, float]:
+    """Samples/s of the pipeline by itself, by way of drawing; `brief` leaves one at a time out."""
+    began = time.perf_counter()
     pipeline = open_pipeline(settings)
+    opened = time.perf_counter()
     pipeline.warm_up()
+    print(f"opened in {opened - began:.1f} s, warmed up in {time.perf_counter() - opened:.1f} s", flush=True)
     rates = {}
-    for name, draw in (("one at a time", one_at_a_time), ("overlapped", overlapped)):
+    for name, draw in (("one at a time", one_at_a_time), ("overlapped", overlapped))[brief:]:
         seconds = []
         for _ in range(rounds):
             began = time.perf_counter()
@@ -133,7 +136,7 @@ def main() -> None:
             batch_size=arguments.batch_size,
             samples=CAPTIONS,
         )
-        rates = bare(settings, arguments.batches, arguments.rounds)
+        rates = bare(settings, arguments.batches, arguments.rounds, brief=arguments.brief)
         for way, factory in WAYS[1:] if arguments.brief else WAYS:
             with tempfile.TemporaryDirectory() as folder:
                 measured = under_loadgen(settings, factory, arguments.batches, Path(folder) / "logs")
