@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 def main(arguments: list[str]) -> int:
     """Answer requests until the last, or until the other end is closed."""
     faulthandler.enable()
-    # A watchdog asks the whole group for its stacks before it kills.
+    # LoadGen's watchdog asks for all threads' stacks before it kills.
     faulthandler.register(signal.SIGUSR1, all_threads=True)
     # Ctrl-C reaches the whole group; it is for the parent to end this process.
     signal.signal(signal.SIGINT, signal.SIG_IGN)

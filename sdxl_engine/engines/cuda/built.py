@@ -11,6 +11,7 @@ import hashlib
 import importlib.metadata
 import inspect
 import json
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -53,9 +54,8 @@ def create(request: EngineRequest) -> CudaEngine:
                 source="engine cuda",
             )
         drawn = request.calibration(FP8)
-    folder = built_once(
-        request.cache, f"cuda-{request.precision}", _ingredients(request, drawn), _builder(request, drawn)
-    )
+    name, ingredients = f"cuda-{request.precision}", _ingredients(request, drawn)
+    folder = built_once(request.cache, name, ingredients, partial(_build, request, drawn))
     scales = read_json(folder / SCALES, "the scales of fp8 layers") if drawn is not None else None
     choices = read_json(folder / CHOICES, "the tuning choices of engine cuda")
     return CudaEngine(request, compute=Computing(torch.device(request.device), choices), scales=scales)

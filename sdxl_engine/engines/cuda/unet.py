@@ -133,7 +133,7 @@ class Block:
     transformers: list[Transformer]
 
     def __call__(
-        self, number: int, hidden: Tensor, shift: Tensor, text: Iterator[Tensor], skip: Tensor | None
+        self, number: int, hidden: Tensor, shift: Tensor, text: Iterator[Tensor], skip: Tensor | None = None
     ) -> Tensor:
         """One residual block and its transformer.
 
