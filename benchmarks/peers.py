@@ -131,7 +131,7 @@ class Bench:
     def exact(self) -> Drawn:
         """By engine `torch` in fp32."""
         engine = TorchEngine(random_sdxl.request("fp32"), random_sdxl.networks(self.parts, torch.float32))
-        return random_sdxl.final_latents(engine)
+        return random_sdxl.final_latents(engine, 2)
 
     def time(
         self, row: Row, work: random_sdxl.Work, warm_up: Callable[[], object], draw: Callable[[int], object]
@@ -304,8 +304,8 @@ CONTENDERS: dict[str, Callable[[Bench], Iterator[Row]]] = {
     "pruned": pruned_rows,
     "compile": compiled_rows,
 }
-SECONDS = {"eager": 50, "deepcache": 35, "torch": 45, "cuda-fp16": 70, "cuda-fp8": 130, "pruned": 60, "compile": 220}
-"""About how long each takes on an H100, for `--seconds-limit`."""
+SECONDS = {"eager": 50, "deepcache": 30, "torch": 55, "cuda-fp16": 100, "cuda-fp8": 110, "pruned": 45, "compile": 220}
+"""Estimates of how long each takes on an H100, for `--seconds-limit`; tuning takes half a minute for each precision."""
 USUAL = tuple(name for name in CONTENDERS if name != "compile")
 NEEDS = {"eager": "diffusers", "compile": "diffusers", "deepcache": "DeepCache"}
 """Packages, by contender."""

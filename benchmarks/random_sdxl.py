@@ -158,13 +158,19 @@ def pipeline(
     return kind(engine, schedule, deep, tokens, torch.from_numpy(LATENT), batch, graphs=graphs)
 
 
-def final_latents(engine: Engine, model_opt: str = "DeepCache") -> tuple[Tensor, NDArray[np.uint8]]:
-    """The final latents (2, 4, 128, 128) float32 and the images of two prompts."""
-    drawn = pipeline(engine, model_opt, batch=2, graphs=False, kind=NotingPipeline)
-    images = drawn.generate(np.arange(2))
+def final_latents(engine: Engine, batch: int = BATCH, model_opt: str = "DeepCache") -> tuple[Tensor, NDArray[np.uint8]]:
+    """The final latents (2, 4, 128, 128) float32 and the images of the first two prompts.
+
+    Args:
+        engine: Draws them.
+        batch: How many it draws: a full batch where it is tuned for that size, 2 where it is slow.
+        model_opt: The variant.
+    """
+    drawn = pipeline(engine, model_opt, batch=batch, graphs=False, kind=NotingPipeline)
+    images = drawn.generate(np.arange(batch))
     assert isinstance(drawn, NotingPipeline)
     assert drawn.final is not None
-    return drawn.final.float(), images
+    return drawn.final[:2].float(), images[:2]
 
 
 @dataclass(frozen=True)

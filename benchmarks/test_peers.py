@@ -1,6 +1,6 @@
 """Our engine `cuda` against diffusers, at full size on one GPU: at least as fast, as exact as fp16, within its memory.
 
-    pytest benchmarks/test_peers.py                                # all but torch.compile: about seven minutes
+    pytest benchmarks/test_peers.py                                # all but torch.compile; minutes
     pytest benchmarks/test_peers.py --peers=deepcache,torch,cuda-fp16
 
 The contenders run in one process of their own (`python benchmarks/peers.py`); its table is shown with `-s`.
