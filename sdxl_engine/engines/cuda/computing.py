@@ -29,8 +29,8 @@ _NAMES: dict[torch.dtype, Literal["fp16", "fp8"]] = {torch.float16: "fp16", torc
 class Computing:
     """See `sdxl_engine.engines.cuda.layers.Compute`.
 
-    A problem that comes for the first time is tuned if it is large, which takes a moment and cannot happen in a capture:
-    draw once before one. Small ones take what the library proposes.
+    A large problem that comes for the first time is tuned, which takes a moment and cannot happen in a capture: draw
+    once before one. Small ones take what the library proposes.
 
     Args:
         device: A GPU.
