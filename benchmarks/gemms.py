@@ -5,7 +5,6 @@ Every linear layer's shape of a deep step, and of the text encoders, by each of
     torch fp16, torch fp8       F.linear; torch._scaled_mm with one scale each
     lt ...                      our cuBLASLt binding: its first algorithm, or the one that tuning chose (`tuned`);
                                 `+res`: adding to the residual stream in the same kernel
-    ... outer, ... channel      a scale per row and column; per column, as cuBLASLt's alpha
     geglu ...                   the first half of a feed-forward layer through to GEGLU's output: one fused Triton
                                 kernel, or cuBLASLt's product and a pointwise kernel of torch.compile
 
@@ -28,7 +27,7 @@ from sdxl_engine.engines.cuda.cublaslt import Matmul
 from sdxl_engine.engines.cuda.cublaslt_library import load
 from sdxl_engine.engines.cuda.cublaslt_problem import GemmProblem
 from sdxl_engine.engines.cuda.kernels.geglu_gemm import GegluGemm, GegluProblem
-from sdxl_engine.engines.cuda.timing import milliseconds
+from sdxl_engine.engines.cuda.timing import graphed_milliseconds
 from sdxl_engine.environment import environment
 
 if TYPE_CHECKING:
@@ -100,18 +99,6 @@ class Row:
     error: str | None = None
 
 
-def graph_ms(calls: list[Callable[[], object]]) -> float:
-    """Time of one of `calls`, ms, of a graph with all of them."""
-    for call in calls:
-        call()
-    torch.cuda.synchronize()
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        for call in calls:
-            call()
-    return milliseconds(graph.replay, REPLAYS) / len(calls)
-
-
 def compared(result: torch.Tensor, exact: torch.Tensor, most: float) -> float:
     """|result - exact| / |exact|; raises if it is above `most` or not a number."""
     relative = float((result.double() - exact).norm() / exact.norm())
@@ -123,9 +110,9 @@ def compared(result: torch.Tensor, exact: torch.Tensor, most: float) -> float:
 def exact_product(problem: GemmProblem, arguments: dict[str, Any]) -> torch.Tensor:
     """In float64, unrounded, with what `out` holds now."""
     exact = arguments["a"].double() @ arguments["w"].double().T
-    for name, shape in (("a_scale", (-1, 1)), ("w_scale", (1, -1))):
+    for name in ("a_scale", "w_scale"):
         if name in arguments:
-            exact *= arguments[name].double().reshape(shape)
+            exact *= arguments[name].double()
     if problem.bias:
         exact += arguments["bias"].double()
     if problem.residual:
@@ -160,13 +147,13 @@ def product(layer: Layer, dtype: str, scaling: str, ours: str, residual: bool) -
         calls = [torch_call(problem, arguments) for arguments in sets]
     else:
         if ours == "tuned":
-            matmul.tune(repeats=5, sets=2)
+            matmul.tune(sets=2)
         if not residual:
             sets[0]["out"].fill_(torch.nan)
         calls = [lambda arguments=arguments: matmul(**arguments) for arguments in sets]
     error = compared(calls[0](), exact, RELATIVE[dtype])
     del exact
-    return graph_ms(calls), error
+    return graphed_milliseconds(calls, REPLAYS), error
 
 
 def geglu_fused(layer: Layer, dtype: str, tuned: bool) -> tuple[float, float]:
@@ -174,7 +161,7 @@ def geglu_fused(layer: Layer, dtype: str, tuned: bool) -> tuple[float, float]:
     problem = GegluProblem(layer.m, layer.n // 2, layer.k, dtype, dtype)  # type: ignore[arg-type]
     fused = GegluGemm(problem)
     if tuned:
-        fused.tune(repeats=5)
+        fused.tune()
     sets = [fused.example(seed) for seed in range(SETS)]
     first = sets[0]
     first["out"].view(torch.uint8).fill_(0x7F)  # NaN
@@ -185,7 +172,7 @@ def geglu_fused(layer: Layer, dtype: str, tuned: bool) -> tuple[float, float]:
         fused(**first), exact.clamp(-FP8_MOST, FP8_MOST), RELATIVE[f"geglu {dtype}" if dtype == "fp8" else dtype]
     )
     del exact, v, g
-    return graph_ms([lambda arguments=arguments: fused(**arguments) for arguments in sets]), error
+    return graphed_milliseconds([lambda arguments=arguments: fused(**arguments) for arguments in sets], REPLAYS), error
 
 
 @torch.compile(dynamic=False)
@@ -201,7 +188,7 @@ def geglu_separate(layer: Layer, dtype: str) -> tuple[float, float]:
     scaling = "tensor" if dtype == "fp8" else "none"
     problem = GemmProblem(layer.m, layer.n, layer.k, dtype, layer.bias, False, scaling)  # type: ignore[arg-type]
     matmul = Matmul(problem)
-    matmul.tune(repeats=5, sets=2)
+    matmul.tune(sets=2)
     sets = [matmul.example(seed) for seed in range(SETS)]
 
     def call(arguments: dict[str, Any]) -> torch.Tensor:
@@ -213,7 +200,7 @@ def geglu_separate(layer: Layer, dtype: str) -> tuple[float, float]:
         exact = (exact / OUT_SCALE).clamp(-FP8_MOST, FP8_MOST)
     error = compared(call(sets[0]), exact, RELATIVE["geglu fp8" if dtype == "fp8" else dtype])
     del exact, v, g
-    return graph_ms([lambda arguments=arguments: call(arguments) for arguments in sets]), error
+    return graphed_milliseconds([lambda arguments=arguments: call(arguments) for arguments in sets], REPLAYS), error
 
 
 def methods(layer: Layer) -> dict[str, Callable[[], tuple[float, float]]]:
@@ -225,11 +212,6 @@ def methods(layer: Layer) -> dict[str, Callable[[], tuple[float, float]]]:
             ways[f"lt {dtype} {ours}"] = lambda d=dtype, s=scaling, o=ours: product(layer, d, s, o, False)
             if layer.residual:
                 ways[f"lt {dtype} {ours} +res"] = lambda d=dtype, s=scaling, o=ours: product(layer, d, s, o, True)
-    if layer.calls:
-        for scaling in ("outer", "channel"):
-            ways[f"lt fp8 {scaling} tuned"] = lambda s=scaling: product(layer, "fp8", s, "tuned", False)
-            if layer.residual:
-                ways[f"lt fp8 {scaling} tuned +res"] = lambda s=scaling: product(layer, "fp8", s, "tuned", True)
     if layer.name.startswith("ff1"):
         for dtype in ("fp16", "fp8"):
             ways[f"geglu {dtype} lt + pointwise"] = lambda d=dtype: geglu_separate(layer, d)
