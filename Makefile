@@ -10,9 +10,10 @@ STAMP  := $(VENV)/.installed
 bench: $(STAMP)
 	$(BIN)/python -m pytest benchmarks --model-opt=DeepCache
 
-# Files in their order: the long ones, tests/agreement and tests/meta, come early and are not what is waited for at the end.
+# Files in their order: tests/conftest.py puts the long ones first, so that none is waited for at the end.
+# One thread for each of the two workers: with more, OpenMP's threads spin for cores that the other worker has.
 test: lint
-	$(BIN)/python -m pytest tests -n 2 --dist=loadfile --no-loadscope-reorder --durations=30
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests -n 2 --dist=loadfile --no-loadscope-reorder --durations=30
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from sdxl_engine.loadgen.source import ImageSource
     from sdxl_engine.pipeline import Pipeline
 
+WAYS = (("one at a time", "gpu_overlap:one_phase"), ("overlapped", "sdxl_engine.assemble:image_source"))
+"""Ways to draw, and the factory that gives LoadGen each."""
 CAPTIONS = 128
 """Captions in LoadGen's library; samples are drawn from them with repetition."""
 
@@ -65,12 +67,15 @@ def overlapped(pipeline: Pipeline, count: int) -> None:
         ahead.result()
 
 
-def bare(settings: RunSettings, count: int, rounds: int) -> dict[str, float]:
-    """Samples/s of the pipeline by itself, by way of drawing."""
+def bare(settings: RunSettings, count: int, rounds: int, *, brief: bool) -> dict[str, float]:
+    """Samples/s of the pipeline by itself, by way of drawing; `brief` leaves one at a time out."""
+    began = time.perf_counter()
     pipeline = open_pipeline(settings)
+    opened = time.perf_counter()
     pipeline.warm_up()
+    print(f"opened in {opened - began:.1f} s, warmed up in {time.perf_counter() - opened:.1f} s", flush=True)
     rates = {}
-    for name, draw in (("one at a time", one_at_a_time), ("overlapped", overlapped)):
+    for name, draw in (("one at a time", one_at_a_time), ("overlapped", overlapped))[brief:]:
         seconds = []
         for _ in range(rounds):
             began = time.perf_counter()
@@ -110,6 +115,9 @@ def main() -> None:
     parser.add_argument("--device", default="cuda", help="of the engine (default: cuda)")
     parser.add_argument("--batches", type=int, default=50, help="full ones, per round (default: 50)")
     parser.add_argument("--batch-size", type=int, help="images per batch (default: as in a run)")
+    parser.add_argument(
+        "--brief", action="store_true", help="only what a run does: graphs where they can be, overlapped"
+    )
     parser.add_argument("--rounds", type=int, default=3, help="of the bare pipeline (default: 3)")
     arguments = parser.parse_args()
     on_gpu = arguments.device.startswith("cuda")
@@ -117,7 +125,7 @@ def main() -> None:
     where = torch.cuda.get_device_name(arguments.device) if on_gpu else about["processor"]
     print(f"{where}, torch {about['torch']}, {arguments.engine} {arguments.precision}, {arguments.model_opt}")
     print(f"{'samples/s':24} {'bare':>10} {'LoadGen':>10} {'LoadGen/bare':>14}")
-    for graphs in ("off", "on") if on_gpu else ("off",):
+    for graphs in ("auto",) if arguments.brief else ("off", "on") if on_gpu else ("off",):
         settings = RunSettings(
             model=arguments.model,
             model_opt=arguments.model_opt,
@@ -128,14 +136,11 @@ def main() -> None:
             batch_size=arguments.batch_size,
             samples=CAPTIONS,
         )
-        rates = bare(settings, arguments.batches, arguments.rounds)
-        for way, factory in (
-            ("one at a time", "gpu_overlap:one_phase"),
-            ("overlapped", "sdxl_engine.assemble:image_source"),
-        ):
+        rates = bare(settings, arguments.batches, arguments.rounds, brief=arguments.brief)
+        for way, factory in WAYS[1:] if arguments.brief else WAYS:
             with tempfile.TemporaryDirectory() as folder:
                 measured = under_loadgen(settings, factory, arguments.batches, Path(folder) / "logs")
-            name = f"{'graphs' if graphs == 'on' else 'eager'}, {way}"
+            name = f"{'eager' if graphs == 'off' else 'graphs'}, {way}"
             print(f"{name:24} {rates[way]:10.2f} {measured:10.2f} {measured / rates[way]:14.4f}", flush=True)
 
 

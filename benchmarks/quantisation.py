@@ -27,9 +27,11 @@ from sdxl_engine.cache_schedule import deep_steps
 from sdxl_engine.engines.base import EngineRequest
 from sdxl_engine.engines.torch_engine import TorchEngine
 from sdxl_engine.environment import environment
-from sdxl_engine.export.quantised_layers import Amax, QuantisedLayer
+from sdxl_engine.export.calibration_set import calibration_set
+from sdxl_engine.export.quantised_layers import QuantisedLayer
 from sdxl_engine.export.ranges import measured_ranges
 from sdxl_engine.export.recipes import INT8, RECIPES
+from sdxl_engine.export.smoothing import smooth
 from sdxl_engine.measure import captions
 from sdxl_engine.models.load import load_networks
 from sdxl_engine.models.prompts import STEPS
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from sdxl_engine.export.recipes import Recipe
+    from sdxl_engine.export.statistics import LayerStatistics
 
 
 def arguments() -> argparse.Namespace:
@@ -51,14 +54,19 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--captions", type=int, default=INT8.captions, help="that ranges are measured on")
     parser.add_argument("--samples", type=int, default=2, help="validation captions that errors are measured on")
     parser.add_argument("--precision", choices=RECIPES, nargs="+", default=list(RECIPES))
+    parser.add_argument("--alpha", type=float, help="measure layers as SmoothQuant with this alpha leaves them")
     parser.add_argument("--cache", type=Path, default=Path("build/engines"), help="where ranges are kept")
     return parser.parse_args()
 
 
-def layer_errors(ranges: Mapping[str, Amax], recipes: Sequence[Recipe], samples: int) -> dict[str, list[float]]:
+def layer_errors(
+    ranges: Mapping[str, LayerStatistics], recipes: Sequence[Recipe], samples: int, alpha: float | None = None
+) -> dict[str, list[float]]:
     """Relative errors (L2) of each layer's own output over all steps of some images, NoOpt; one for each recipe."""
     spec, networks = read_spec(BUNDLE), load_networks(BUNDLE)
     unet = networks["unet"].get_submodule("unet")
+    if alpha is not None:
+        ranges = smooth(unet, ranges, alpha, INT8.keeps)
     squares = {name: np.zeros(len(recipes) + 1) for name in ranges}
 
     def compare(
@@ -120,12 +128,12 @@ def main() -> int:
     """Measure and print."""
     options = arguments()
     recipes = [RECIPES[precision] for precision in options.precision]
-    on = dataclasses.replace(INT8, captions=options.captions)
+    on = calibration_set(RunSettings(model="shapes"), dataclasses.replace(INT8, captions=options.captions))
     ranges = measured_ranges(BUNDLE, read_spec(BUNDLE), options.cache, on)
     about = environment()
     where = f"{about['processor']}, torch {about['torch']}, {datetime.now(UTC):%Y-%m-%d}"
     print(f"{len(ranges)} layers, ranges of {options.captions} captions, errors over {options.samples}; {where}\n")
-    print(table(layer_errors(ranges, recipes, options.samples), recipes))
+    print(table(layer_errors(ranges, recipes, options.samples, options.alpha), recipes))
     return 0
 
 

@@ -71,7 +71,10 @@ OPTIONS = (
         "--sdxl-precision", "precision", "NAME", f"Of the networks ({_names(PRECISIONS)}), default the engine's own"
     ),
     Option(
-        "--sdxl-device", "device", "DEVICE", "Of the engine (cpu, cuda, cuda:N), default auto: a GPU if it can use one"
+        "--sdxl-device",
+        "device",
+        "DEVICE",
+        "Of the engine (cpu, cuda, cuda:N, several with commas), default auto: a GPU if it can use one",
     ),
     Option(
         "--sdxl-graphs",

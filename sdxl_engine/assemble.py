@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 from typing import TYPE_CHECKING, Any, cast
 
 from sdxl_engine.assets.latents import read_latent
 from sdxl_engine.assets.tokens import tokenise
+from sdxl_engine.data_parallel import DataParallel
 from sdxl_engine.errors import UsageError
 from sdxl_engine.models.prompts import STEPS
 from sdxl_engine.models.source import model_of
 from sdxl_engine.pipeline import Pipeline
 from sdxl_engine.run_captions import own_share
-from sdxl_engine.run_engine import open_engine
+from sdxl_engine.run_engine import open_engine, run_devices
 from sdxl_engine.run_system import batch_size, cache_schedule, run_config
 from sdxl_engine.schedule import read_schedule
 from sdxl_engine.settings import RunSettings
@@ -23,6 +25,9 @@ if TYPE_CHECKING:
     from sdxl_engine.engines.base import Engine
     from sdxl_engine.loadgen.source import ImageSource
     from sdxl_engine.systems.config import RunConfig
+
+
+IMAGE_SOURCE = "sdxl_engine.assemble:image_source"
 
 
 def open_pipeline(settings: RunSettings, wrap: Callable[[Engine], Engine] = lambda engine: engine) -> Pipeline:
@@ -73,6 +78,8 @@ def _graphs(settings: RunSettings, engine: Engine, config: RunConfig | None) -> 
 def image_source(settings: dict[str, Any]) -> ImageSource:
     """The factory of a LoadGen test: our pipeline, or the one that `settings.pipeline` names.
 
+    Of several devices, one such in a process for each: every process calls this again, with its own device.
+
     A pipeline of the user's is `module:callable`, called with the `RunSettings` of the run; it may start from
     `open_pipeline(settings)` and change what it tests.
 
@@ -80,6 +87,10 @@ def image_source(settings: dict[str, Any]) -> ImageSource:
         settings: `RunSettings.to_json()`.
     """
     run = RunSettings.from_json(settings)
+    devices = run_devices(run)
+    if len(devices) > 1:
+        each = [(device, {"settings": dataclasses.replace(run, device=device).to_json()}) for device in devices]
+        return DataParallel(IMAGE_SOURCE, each)
     if run.pipeline is None:
         return open_pipeline(run)
     module, _, name = run.pipeline.partition(":")

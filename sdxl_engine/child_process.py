@@ -1,8 +1,9 @@
-"""Processes of our own: the environment they start in, and how they ended."""
+"""Processes of our own: the environment they start in, how they end with their parent, and how they ended."""
 
 from __future__ import annotations
 
 import os
+import select
 import signal
 import sys
 import sysconfig
@@ -21,6 +22,17 @@ def child_environment() -> dict[str, str]:
     entries = [os.path.abspath(entry) for entry in relative]  # noqa: PTH100
     paths = [root, *(entry for entry in entries if entry in sys.path)]
     return dict(os.environ) | {"PYTHONPATH": os.pathsep.join(paths)}
+
+
+def end_with_the_parent(fd: int) -> None:
+    """End this process, whatever it does, once the other end of a socket is closed: by the parent or by its end.
+
+    Runs in a thread of its own.
+    """
+    poller = select.poll()
+    poller.register(fd, 0)  # a hang-up is always reported
+    poller.poll()
+    os._exit(0)
 
 
 def how_it_ended(status: int) -> str:

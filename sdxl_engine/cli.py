@@ -63,7 +63,11 @@ def _options() -> argparse.ArgumentParser:
     shared.add_argument(
         "--precision", default=_DEFAULTS.precision, help=f"{', '.join(PRECISIONS)} (default: the engine's own)"
     )
-    shared.add_argument("--device", default=_DEFAULTS.device, help="of the engine: cpu, cuda, cuda:N (default: auto)")
+    shared.add_argument(
+        "--device",
+        default=_DEFAULTS.device,
+        help="of the engine: cpu, cuda, cuda:N, several with commas (default: auto)",
+    )
     shared.add_argument("--graphs", default=_DEFAULTS.graphs, help=f"CUDA graphs: {', '.join(GRAPHS)} (default: auto)")
     shared.add_argument("--shallow-steps", type=int, metavar="N", help="after each deep one (default: the variant's)")
     shared.add_argument("--deep-steps", metavar="LIST", help="the deep steps themselves, 0-3,6,9, in their place")

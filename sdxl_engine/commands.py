@@ -85,6 +85,7 @@ def generate(settings: RunSettings, arguments: argparse.Namespace) -> Outcome:
     from PIL import Image
 
     from sdxl_engine.assemble import image_source
+    from sdxl_engine.loadgen.in_flight import drawn
 
     measure.check(settings)
     if arguments.output.exists() and any(arguments.output.iterdir()):
@@ -93,11 +94,10 @@ def generate(settings: RunSettings, arguments: argparse.Namespace) -> Outcome:
     captions = own_share(settings, model)
     source, tell = image_source(settings.to_json()), _Narrator()
     with folder_written_whole(arguments.output) as aside:
-        for start in range(0, len(captions), source.batch_size):
-            rows = np.arange(start, min(start + source.batch_size, len(captions)))
-            for row, image in zip(rows, source.generate(rows), strict=True):
-                Image.fromarray(image).save(aside / f"{captions[row].id}.png")
-            tell(f"drawing: {rows[-1] + 1}/{len(captions)} images")
+        for batch, images in drawn(source, np.arange(len(captions))):
+            for caption, image in zip(captions[batch], images, strict=True):
+                Image.fromarray(image).save(aside / f"{caption.id}.png")
+            tell(f"drawing: {batch.start + len(images)}/{len(captions)} images")
     source.close()
     return Outcome(result={"images": len(captions), "output": arguments.output})
 

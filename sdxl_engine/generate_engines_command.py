@@ -15,7 +15,7 @@ from sdxl_engine.errors import UsageError
 from sdxl_engine.models.source import model_of
 from sdxl_engine.models.spec import NETWORKS, read_spec
 from sdxl_engine.run_engine import engine_entry, open_engine
-from sdxl_engine.run_system import BATCH_SIZE
+from sdxl_engine.run_system import batch_sizes, run_config
 
 if TYPE_CHECKING:
     import argparse
@@ -42,10 +42,14 @@ def add_generate_engines(
         "--batch-size",
         dest="batch_sizes",
         metavar="N|NETWORK=N,...",
-        help=f"most images at a time, for all networks or for each of {', '.join(NETWORKS)} (default: {BATCH_SIZE})",
+        help=f"most images at a time, for all networks or for each of {', '.join(NETWORKS)} (default: the machine's "
+        "configuration's)",
     )
     plans.add_argument(
-        "--workspace", type=float, metavar="GIB", help="limit of the builder's workspace (default: free)"
+        "--workspace",
+        type=float,
+        metavar="GIB",
+        help="limit of the builder's workspace (default: the machine's configuration's, else by free memory)",
     )
     plans.add_argument(
         "--compute-capability",
@@ -81,7 +85,8 @@ def generate_engines(settings: RunSettings, arguments: argparse.Namespace) -> Ou
 
 def _plans(settings: RunSettings, arguments: argparse.Namespace, model: ModelSource) -> Outcome:
     precision = ENTRY.precision(settings.precision, source="--precision")
-    images = batch_sizes(arguments.batch_sizes)
+    images = asked_sizes(arguments.batch_sizes, batch_sizes(settings))
+    config = run_config(settings)
     capabilities = _capabilities(arguments.compute_capability)
     # Not before the options are checked: it imports torch.
     from sdxl_engine.engines.tensorrt.generate import FAILED, GenerateRequest, generate
@@ -95,7 +100,7 @@ def _plans(settings: RunSettings, arguments: argparse.Namespace, model: ModelSou
         precision=precision,
         images=images,
         device=settings.device,
-        workspace_gib=arguments.workspace,
+        workspace_gib=arguments.workspace or (config.workspace_gib if config is not None else None),
         compute_capabilities=capabilities,
         force=arguments.force,
     )
@@ -110,14 +115,14 @@ def _plans(settings: RunSettings, arguments: argparse.Namespace, model: ModelSou
     return Outcome(passed=not failed, result={"engine": ENTRY.name, "precision": precision, "plans": plans})
 
 
-def batch_sizes(asked: str | None, *, source: str = "--batch-size") -> dict[str, int]:
-    """Images per network: `8` for all of them, or `unet=8,vae=8,clip1=64`, where the others have the default.
+def asked_sizes(asked: str | None, own: dict[str, int], *, source: str = "--batch-size") -> dict[str, int]:
+    """Images per network: `8` for all of them, or `unet=8,vae=8,clip1=64`, where the others keep their `own`.
 
     Raises:
         UsageError: it is neither.
     """
-    sizes = dict.fromkeys(NETWORKS, BATCH_SIZE)
-    for part in (asked or str(BATCH_SIZE)).split(","):
+    sizes = dict(own)
+    for part in asked.split(",") if asked is not None else ():
         name, equals, number = part.rpartition("=")
         networks = [_ALIASES.get(name.strip(), name.strip())] if equals else list(NETWORKS)
         if not number.strip().isdecimal() or int(number) < 1 or not set(networks) <= set(NETWORKS):

@@ -26,7 +26,7 @@ from sdxl_engine.loadgen.spec import LoadgenSpec
 from sdxl_engine.models.source import ModelSource, model_of
 from sdxl_engine.results import AccuracyRanges, Measurement, Scores, Verdict
 from sdxl_engine.run_captions import own_share
-from sdxl_engine.run_engine import engine_entry, engine_name, expected_qps, precision_in_effect
+from sdxl_engine.run_engine import engine_entry, engine_name, expected_qps, precision_in_effect, run_devices
 from sdxl_engine.run_header import find_unfinished
 from sdxl_engine.run_system import other_schedule, schedule_in_effect, system_of
 from sdxl_engine.scoring import check_log, scores_of
@@ -151,6 +151,7 @@ def measure(settings: RunSettings, mode: Mode, progress: Callable[[str], None] |
         environment=environment(),
         diagnosis=diagnosis,
         shard=settings.shard,
+        devices=len(run_devices(settings)),
     )
 
 

@@ -57,6 +57,7 @@ class Result:
 
     Args:
         deep_steps: The steps that ran the deep UNet, in the option's words; empty in results that do not tell.
+        devices: How many devices drew side by side.
         asked: The run settings as the options gave them, `auto` included.
         verdict: `passed`, `line`, `reason`, `gate` and `notes`; None in performance mode.
         diagnosis: Where the gate failed, which prompts lost against the baseline, as text.
@@ -80,6 +81,7 @@ class Result:
     diagnosis: str = ""
     metric_identity: Mapping[str, str] = field(default_factory=dict)
     deep_steps: str = ""
+    devices: int = 1
     asked: Mapping[str, Any] = field(default_factory=dict)
     settings_requested: Mapping[str, Any] = field(default_factory=dict)
     settings_effective: Mapping[str, Any] = field(default_factory=dict)
@@ -101,6 +103,7 @@ class Result:
             precision=measurement.precision,
             samples=loadgen.samples,
             deep_steps=measurement.deep_steps,
+            devices=measurement.devices,
             valid=loadgen.valid,
             log_dir=_relative(loadgen.log_dir, root),
             metrics=metrics,
@@ -113,6 +116,11 @@ class Result:
             settings_effective=plain(loadgen.settings_effective),
             environment=plain(measurement.environment),
         )
+
+    @property
+    def engine_and_devices(self) -> str:
+        """The engine's name, and on how many devices it ran where there were several: `torch x8`."""
+        return self.engine if self.devices == 1 else f"{self.engine} x{self.devices}"
 
     def metric(self, name: str) -> Metric | None:
         """The figure called `name`, if this result has it."""

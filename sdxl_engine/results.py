@@ -25,7 +25,7 @@ class LoadgenResult:
         log_dir: Where `mlperf_log_*.txt|json` lie.
         settings_requested: What was asked for.
         settings_effective: LoadGen's `effective_*` settings from `mlperf_log_detail.txt`.
-        peak_memory_bytes: Peak resident memory of the process that ran the test.
+        peak_memory_bytes: Peak resident memory of the process that ran the test and of its own, each one's peak added.
     """
 
     scenario: str
@@ -133,6 +133,7 @@ class Measurement:
         shard: `i/n` where the run is a share of one; its scores are not judged.
         deep_steps: The steps that ran the deep UNet, in the option's words (`0,2,4`); `unstated` for a pipeline of the
             user's.
+        devices: How many devices drew side by side, each with an engine of its own.
     """
 
     model: str
@@ -147,3 +148,4 @@ class Measurement:
     diagnosis: str = ""
     shard: str | None = None
     deep_steps: str = ""
+    devices: int = 1

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from sdxl_engine.engines.registry import AUTO, create_engine, resolve_engine
-from sdxl_engine.run_system import UNSTATED, batch_size, run_config
+from sdxl_engine.run_system import UNSTATED, batch_size, run_config, system_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -52,17 +53,41 @@ def _precision(settings: RunSettings, entry: EngineEntry) -> str:
     return entry.precision(settings.precision)
 
 
+def run_devices(settings: RunSettings) -> tuple[str, ...]:
+    """Where a run draws: on one device, or on several side by side, each with an engine of its own.
+
+    `auto` of a full-size model is as many GPUs as the machine's configuration has. A pipeline of the user's is made for
+    several where they are named alone: it need not look at the device that it is asked for.
+
+    Raises:
+        UsageError: the engine does not run there; UnavailableError: a GPU is not here.
+    """
+    asked = settings.device.split(",")
+    if settings.pipeline is not None:
+        return tuple(asked)
+    entry = engine_entry(settings)
+    devices = tuple(entry.device(each) for each in asked)
+    config = run_config(settings) if settings.device == AUTO else None
+    if config is None or config.devices == 1 or devices != ("cuda",):
+        return devices
+    return tuple(entry.device(f"cuda:{number}") for number in range(config.devices))
+
+
 def expected_qps(settings: RunSettings) -> float:
     """Samples per second that LoadGen sizes its query with: the machine's configuration's, else a guess.
+
+    The configuration's is of the whole machine; a run on some of its GPUs is sized with their share.
 
     Too low a figure makes a run that is shorter than LoadGen's shortest, and INVALID. Of a full-size model without a
     configured figure, the benchmark's 5000 samples are the least, which is long enough.
     """
-    config = run_config(settings)
-    if config is not None:
-        return config.offline_expected_qps or 1.0
-    on_gpu = settings.pipeline is None and engine_entry(settings).device(settings.device).startswith("cuda")
-    return SHAPES_QPS_ON_GPU if on_gpu else 1.0
+    system, config = system_of(settings), run_config(settings)
+    if system is not None and config is not None:
+        gpus = len(system.machine.gpus) or 1
+        return (config.offline_expected_qps or 1.0) * min(1.0, len(run_devices(settings)) / gpus)
+    devices = run_devices(settings)
+    on_gpus = settings.pipeline is None and devices[0].startswith("cuda")
+    return SHAPES_QPS_ON_GPU * len(devices) if on_gpus else 1.0
 
 
 def open_engine(settings: RunSettings, checkpoint: Path) -> Engine:
@@ -72,6 +97,7 @@ def open_engine(settings: RunSettings, checkpoint: Path) -> Engine:
         SdxlError: see `engine_entry`, `EngineEntry.device` and the engine's own.
     """
     from sdxl_engine.engines.base import EngineRequest
+    from sdxl_engine.export.calibration_set import calibration_set
     from sdxl_engine.models.spec import read_spec
 
     entry = engine_entry(settings)
@@ -83,5 +109,6 @@ def open_engine(settings: RunSettings, checkpoint: Path) -> Engine:
         precision=_precision(settings, entry),
         batch_size=batch_size(settings),
         device=entry.device(settings.device),
+        calibration=partial(calibration_set, settings),
     )
     return create_engine(entry, request)

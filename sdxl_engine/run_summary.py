@@ -22,8 +22,9 @@ def text(measured: Sequence[Measurement]) -> str:
     setting = (
         f"{PurePath(first.model).name}-{first.engine}-{first.model_opt}-{first.precision}-{first.loadgen.scenario}"
     )
+    devices = f"{first.devices} devices" if first.devices > 1 else ""
     return summary_lines(
-        ", ".join(filter(None, (setting, other_steps(first.model_opt, first.deep_steps)))),
+        ", ".join(filter(None, (setting, devices, other_steps(first.model_opt, first.deep_steps)))),
         [line for result in measured for line in _lines(result)],
     )
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from sdxl_engine.cache_schedule import asked_steps, deep_steps, deep_steps_text, other_steps
 from sdxl_engine.models.prompts import STEPS
 from sdxl_engine.models.source import model_of
+from sdxl_engine.models.spec import NETWORKS
 from sdxl_engine.shapes import bundle
 from sdxl_engine.systems.resolve import Resolved, system_config
 
@@ -41,6 +42,14 @@ def run_config(settings: RunSettings) -> RunConfig | None:
     """The configuration's part for the scenario and variant of a run."""
     system = system_of(settings)
     return None if system is None else system.config.run(settings.scenario, settings.model_opt)
+
+
+def batch_sizes(settings: RunSettings) -> dict[str, int]:
+    """Images per batch of each network, for files that are built ahead: of the settings, else of the configuration."""
+    config = run_config(settings)
+    if settings.batch_size is not None or config is None:
+        return dict.fromkeys(NETWORKS, settings.batch_size or BATCH_SIZE)
+    return dict(config.gpu_batch_size)
 
 
 def batch_size(settings: RunSettings) -> int:

@@ -25,6 +25,7 @@ GATES = ("auto", "official", "published", "custom")
 SAVED_IMAGES = ("worst", "all", "none")
 METRICS = ("auto", "torchmetrics")
 DEVICES = ("auto", "cpu", "cuda", "cuda:<number>")
+"""Of the engine also several of them, with commas: `cuda:0,cuda:1`."""
 RESPONSES = ("digests", "images")
 """What LoadGen gets and logs for each image of an accuracy run: its SHA-256, or the image."""
 
@@ -38,7 +39,9 @@ class RunSettings:
         model_opt: One of `MODEL_OPTS`.
         engine: The name of a registered engine, or `auto`.
         precision: One of `PRECISIONS`.
-        device: Where the engine runs, one of `DEVICES`; `auto` takes a GPU if there is one that the engine runs on.
+        device: Where the engine runs, one of `DEVICES`, or several with commas, each with an engine of its own; `auto`
+            takes a GPU if there is one that the engine runs on, and of a full-size model as many as the machine's
+            configuration has.
         batch_size: Images per batch; None takes the machine's configuration's, or 8.
         graphs: One of `GRAPHS`.
         shallow_steps: Shallow steps after each deep one, 0 to 19; 0 is NoOpt's schedule. None takes the machine's
@@ -142,14 +145,7 @@ class RunSettings:
             value = getattr(self, field)
             if value not in allowed:
                 raise unknown_choice(field.replace("_", " "), value, allowed, source=origin.get(field, field))
-        for field in ("device", "metrics_device"):
-            if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", value := getattr(self, field)):
-                raise UsageError(
-                    f"unknown {field.replace('_', ' ')} {value!r}",
-                    got=repr(value),
-                    expected="one of " + ", ".join(DEVICES),
-                    source=origin.get(field, field),
-                )
+        self._check_devices(origin)
         for field, what in (("samples", "a count of captions"), ("batch_size", "images per batch")):
             if (count := getattr(self, field)) is not None and count < 1:
                 raise UsageError(
@@ -186,6 +182,22 @@ class RunSettings:
         self._check_paths(origin)
         if self.custom_gate:
             self._check_ranges(origin)
+
+    def _check_devices(self, origin: dict[str, str]) -> None:
+        one = r"auto|cpu|cuda(:\d+)?"
+        for field, form, several in (
+            ("device", rf"{one}|(cpu|cuda:\d+)(,(cpu|cuda:\d+))+", "; or several, as in cuda:0,cuda:1"),
+            ("metrics_device", one, ""),
+        ):
+            value = getattr(self, field)
+            gpus = [device for device in value.split(",") if device != "cpu"]
+            if not re.fullmatch(form, value) or len(set(gpus)) < len(gpus):
+                raise UsageError(
+                    f"unknown {field.replace('_', ' ')} {value!r}",
+                    got=repr(value),
+                    expected="one of " + ", ".join(DEVICES) + several,
+                    source=origin.get(field, field),
+                )
 
     def _check_paths(self, origin: dict[str, str]) -> None:
         if self.metrics_dir is not None and not self.metrics_dir.is_dir():

@@ -33,7 +33,7 @@ class _Row:
         peaks = [peak.value for run in self.runs.values() if (peak := run.metric("peak_memory")) is not None]
         return (
             _in_short(any_run),
-            any_run.engine,
+            any_run.engine_and_devices,
             _short(any_run.model),
             _figure(performance, "samples_per_second", "{:.5g}"),
             valid,
@@ -74,7 +74,7 @@ def _rows(recorder: Recorder) -> list[_Row]:
     """Runs of one configuration side by side, in the order of arrival."""
     rows: list[tuple[tuple[str, ...], _Row]] = []
     for _, test, result in recorder.results():
-        key = (_variant(result), result.engine, result.precision, result.model, result.scenario)
+        key = (_variant(result), result.engine_and_devices, result.precision, result.model, result.scenario)
         row = next((row for known, row in rows if known == key and result.mode not in row.runs), None)
         if row is None:
             row = _Row({}, [])
@@ -102,7 +102,7 @@ def _subject(result: Result) -> str:
     score = result.metric("clip_score")
     metric = f", metric {score.variant}" if score is not None else ""
     return (
-        f"{_variant(result)} on {result.engine} ({result.precision}), {result.scenario}, "
+        f"{_variant(result)} on {result.engine_and_devices} ({result.precision}), {result.scenario}, "
         f"model {result.model}{metric}, {result.samples} samples:"
     )
 

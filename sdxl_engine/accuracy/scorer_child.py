@@ -12,7 +12,6 @@ import faulthandler
 import mmap
 import os
 import pickle
-import select
 import signal
 import socket
 import sys
@@ -23,6 +22,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 
 from sdxl_engine.accuracy.scorer import Scorer
+from sdxl_engine.child_process import end_with_the_parent
 from sdxl_engine.errors import AccuracyError, SdxlError
 
 if TYPE_CHECKING:
@@ -34,12 +34,14 @@ if TYPE_CHECKING:
 def main(arguments: list[str]) -> int:
     """Answer requests until the other end of the socket is closed."""
     faulthandler.enable()
+    # LoadGen's watchdog asks for all threads' stacks before it kills.
+    faulthandler.register(signal.SIGUSR1, all_threads=True)
     # Ctrl-C reaches the whole group; it is for the parent to end this process.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     link_fd, memory_fd = map(int, arguments)
     os.set_inheritable(link_fd, False)
     os.set_inheritable(memory_fd, False)
-    threading.Thread(target=_end_with_the_parent, args=(link_fd,), daemon=True).start()
+    threading.Thread(target=end_with_the_parent, args=(link_fd,), daemon=True).start()
     with socket.socket(fileno=link_fd) as link, link.makefile("rb") as requests:
         scorer = _outcome(_loaded, requests)
         link.sendall(pickle.dumps(scorer.metric if isinstance(scorer, Scorer) else scorer))
@@ -64,14 +66,6 @@ class Memory:
         if self._map is None or os.fstat(self._fd).st_size > len(self._map):
             self._map = mmap.mmap(self._fd, 0)
         return np.ndarray(shape, dtype, self._map)
-
-
-def _end_with_the_parent(link_fd: int) -> None:
-    """End this process, whatever it does, once the other end of the socket is closed: by the parent or its end."""
-    poller = select.poll()
-    poller.register(link_fd, 0)  # a hang-up is always reported
-    poller.poll()
-    os._exit(0)
 
 
 def _loaded(requests: BinaryIO) -> Scorer:

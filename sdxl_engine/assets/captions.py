@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sdxl_engine.errors import AssetError, UsageError
 from sdxl_engine.files import written_whole
@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
 COLUMNS = ("id", "image_id", "caption", "height", "width", "file_name", "coco_url")
 """Source: mlcommons/inference text_to_image, captions_source.tsv."""
+
+
+_QUOTED = 'quote what holds a tab, a line break or begins with a quote: "...", with "" for each " in it'
 
 
 @dataclass(frozen=True)
@@ -32,8 +35,10 @@ def read_captions(path: Path) -> list[Caption]:
     Fields may be quoted (eight of the benchmark's captions hold quotes), so the file is read as CSV, never split.
 
     Raises:
-        AssetError: the file is missing, lacks a column, or holds a row with a wrong field; the message names the line.
+        AssetError: the file is missing, lacks a column, or holds a row with a wrong field or another number of them,
+            such as one with a tab that is not quoted; the message names the line.
     """
+    reader = None
     try:
         with path.open(encoding="utf-8", newline="") as file:
             reader = csv.DictReader(file, delimiter="\t", strict=True)
@@ -51,7 +56,8 @@ def read_captions(path: Path) -> list[Caption]:
     except FileNotFoundError:
         raise AssetError("the captions file is missing", expected="a TSV", source=path) from None
     except (csv.Error, UnicodeDecodeError) as error:
-        raise AssetError("the captions file is not a TSV", got=error, source=path) from None
+        where = path if reader is None else f"{path}, line {reader.reader.line_num}"
+        raise AssetError("the captions file is not a TSV", got=error, source=where, fix=_QUOTED) from None
     seen: set[int] = set()
     doubled = next((row.id for row in captions if row.id in seen or seen.add(row.id)), None)  # type: ignore[func-returns-value]
     if not captions or doubled is not None:
@@ -65,9 +71,19 @@ def captions_sha256(captions: list[Caption]) -> str:
     return hashlib.sha256("".join(f"{row.id}\t{row.text}\n" for row in captions).encode()).hexdigest()
 
 
-def _caption(row: dict[str, str | None], where: str) -> Caption:
+def _caption(row: dict[Any, Any], where: str) -> Caption:
+    # What DictReader has too many of is under None, what it has too few of is None.
+    extra, short = row.pop(None, None), None in row.values()
+    if extra is not None or short:
+        raise AssetError(
+            f"a row has {'fewer' if short else 'more'} fields than the header",
+            got=repr(row["caption"]) if short else f"{row['caption']!r} as the caption, and {extra} at the end",
+            expected=f"{len(row)} fields, separated by tabs",
+            source=where,
+            fix=_QUOTED,
+        )
     try:
-        found = Caption(int(row["id"] or ""), int(row["image_id"] or ""), row["caption"] or "")
+        found = Caption(int(row["id"]), int(row["image_id"]), row["caption"])
     except ValueError as error:
         raise AssetError("a caption's id is not a whole number", got=error, source=where) from None
     if not found.text:

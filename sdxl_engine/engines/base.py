@@ -14,6 +14,8 @@ from sdxl_engine.errors import EngineError
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from sdxl_engine.export.calibration_set import CalibrationSet
+    from sdxl_engine.export.recipes import Recipe
     from sdxl_engine.models.spec import ModelSpec, NetworkSpec
 
 Buffers = Mapping[str, Tensor]
@@ -31,6 +33,8 @@ class EngineRequest:
         precision: One of the precisions that the engine's entry names.
         batch_size: Most images at a time; the UNets get twice as many rows.
         device: `cpu`, `cuda` or `cuda:<number>`.
+        calibration: Gives what ranges are measured on for a recipe; raises where there is nothing. None where the
+            maker knows of nothing.
     """
 
     checkpoint: Path
@@ -40,6 +44,7 @@ class EngineRequest:
     precision: str = "fp32"
     batch_size: int = 8
     device: str = "cpu"
+    calibration: Callable[[Recipe], CalibrationSet] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ import onnxruntime
 import torch
 
 from sdxl_engine.engines.base import Buffers, Capabilities, EngineMemory, check_buffers
-from sdxl_engine.errors import EngineError
+from sdxl_engine.errors import EngineError, UsageError
 from sdxl_engine.export.exported import exported_networks
 from sdxl_engine.files import tree_files
 from sdxl_engine.models.spec import ONNX_FOLDERS, ModelSpec
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from sdxl_engine.engines.base import EngineRequest
+    from sdxl_engine.export.calibration_set import CalibrationSet
+    from sdxl_engine.export.recipes import Recipe
 
 
 class OnnxRuntimeEngine:
@@ -79,8 +81,26 @@ def create(request: EngineRequest) -> OnnxRuntimeEngine:
         folder = exported_networks(request.checkpoint, request.spec, request.cache, model_opt=request.model_opt)
     else:
         from sdxl_engine.export.quantised import quantised_networks
+        from sdxl_engine.export.recipes import RECIPES
 
+        recipe = RECIPES[request.precision]
         folder = quantised_networks(
-            request.checkpoint, request.spec, request.cache, request.precision, request.model_opt
+            request.checkpoint, request.spec, request.cache, recipe, _calibration(request, recipe), request.model_opt
         )
     return OnnxRuntimeEngine(folder, request.spec, request.precision)
+
+
+def _calibration(request: EngineRequest, recipe: Recipe) -> CalibrationSet:
+    """What ranges are measured on.
+
+    Raises:
+        UsageError: the request does not say it, or there are no captions for it.
+    """
+    if request.calibration is None:
+        raise UsageError(
+            f"{recipe.precision} needs calibration captions",
+            got="a request without them",
+            expected="EngineRequest.calibration, which sdxl_engine.run_engine.open_engine gives",
+            source="engine onnxruntime",
+        )
+    return request.calibration(recipe)

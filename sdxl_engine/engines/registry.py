@@ -33,6 +33,7 @@ class EngineEntry:
         install: The command that installs them.
         precisions: What it can run in; the first is its default.
         devices: Kinds of device it can run on, `cpu` or `cuda`; the first that is here is its default.
+        least_capability: First compute capability of NVIDIA's that it runs on.
     """
 
     name: str
@@ -41,6 +42,7 @@ class EngineEntry:
     install: str = ""
     precisions: tuple[str, ...] = ("fp32",)
     devices: tuple[str, ...] = ("cpu",)
+    least_capability: tuple[int, int] = (0, 0)
 
     @property
     def missing(self) -> tuple[str, ...]:
@@ -68,9 +70,11 @@ class EngineEntry:
         """The device to run on; `auto` is the first of `devices` that is here. Imports torch to look for a GPU.
 
         Raises:
-            UsageError: the engine does not run on the one asked for.
+            UsageError: the engine does not run on the one asked for, or several are.
             UnavailableError: it is not here, or the engine needs a GPU and there is none.
         """
+        if "," in asked:
+            raise UsageError("this runs on one device", got=asked, expected="one of them", source=source)
         if asked == AUTO and self.devices[0] == "cpu":
             return "cpu"
         import torch
@@ -78,6 +82,7 @@ class EngineEntry:
         gpus = torch.cuda.device_count()
         if asked == AUTO:
             if gpus and "cuda" in self.devices:
+                self._check_capability(0, source)
                 return "cuda"
             if "cpu" in self.devices:
                 return "cpu"
@@ -96,13 +101,31 @@ class EngineEntry:
                 source=source,
                 fix="a machine with an NVIDIA GPU and a build of torch for CUDA",
             )
+        if wanted == "cuda":
+            self._check_capability(int(number or 0), source)
         return asked
+
+    def _check_capability(self, gpu: int, source: str) -> None:
+        """Refuse a GPU that is older than the engine's kernels."""
+        if self.least_capability == (0, 0):
+            return
+        import torch
+
+        found = torch.cuda.get_device_capability(gpu)
+        if found < self.least_capability:
+            raise UnavailableError(
+                f"the engine {self.name!r} does not run on this GPU",
+                got=f"{torch.cuda.get_device_name(gpu)}, compute capability {found[0]}.{found[1]}",
+                expected="compute capability {}.{} or newer".format(*self.least_capability),
+                source=source,
+                fix="another engine: --sdxl-engine=torch, or sdxl-engine --engine torch",
+            )
 
 
 _TORCH = ("torch", "diffusers", "transformers")
 
 
-def _own(name: str, module: str, *needs: str, **more: tuple[str, ...]) -> EngineEntry:
+def _own(name: str, module: str, *needs: str, **more: Any) -> EngineEntry:
     factory, install = f"sdxl_engine.engines.{module}:create", f"pip install 'pytest-sdxl[{name}]'"
     return EngineEntry(name=name, factory=factory, needs=(*_TORCH, *needs), install=install, **more)
 
@@ -117,7 +140,15 @@ ENGINES = {
             *("onnx", "onnxscript", "onnxruntime"),
             precisions=("fp32", "int8", "fp8"),
         ),
-        _own("cuda", "cuda.engine", "triton", precisions=("fp16",), devices=("cuda",)),
+        # Its kernels use Hopper's tensor memory accelerator.
+        _own(
+            "cuda",
+            "cuda.built",
+            "triton",
+            precisions=("fp16", "fp8"),
+            devices=("cuda",),
+            least_capability=(9, 0),
+        ),
         _own("torch", "torch_engine", precisions=("fp32", "fp16", "bf16"), devices=("cuda", "cpu")),
     )
 }
@@ -181,10 +212,13 @@ def _first_that_runs() -> EngineEntry:
     from sdxl_engine.systems.machine import detect
 
     entries = [entry for entry in ENGINES.values() if not entry.missing]
-    if detect(os.environ).gpus:
+    gpus = detect(os.environ).gpus
+    if gpus:
         tensorrt = _imported(_TENSORRT, "engine tensorrt")
         whole = library.TENSORRT in library.installed() and not tensorrt.missing
-        for_gpus = [*([tensorrt] if whole else []), *(entry for entry in entries if "cuda" in entry.devices)]
+        capability = min(gpu.compute_capability for gpu in gpus)
+        able = [entry for entry in entries if "cuda" in entry.devices and entry.least_capability <= capability]
+        for_gpus = [*([tensorrt] if whole else []), *able]
         entries = for_gpus or entries
     else:
         entries = [entry for entry in entries if "cpu" in entry.devices]

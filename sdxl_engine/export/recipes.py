@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import re
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
+
+from sdxl_engine.export.quantised_layers import Amax
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from sdxl_engine.export.quantised_layers import Amax
+    from torch import Tensor
+
+    from sdxl_engine.export.statistics import LayerStatistics
 
 
 @dataclass(frozen=True)
 class Recipe:
     """One way to quantise the UNet; text encoders and decoder keep their precision, as in NVIDIA's v4.0 submission.
 
-    Every layer's range is the largest magnitude seen over all steps of all calibration images (ModelOpt's algorithm
-    `max`, percentile 1.0 of the steps); an input has one for the whole tensor.
+    An input has one range for the whole tensor. A linear layer's is the largest magnitude over all steps of all
+    calibration images (ModelOpt's algorithm `max`); a convolution's is what `collect` and `percentile` make of its
+    largest magnitudes at each step, as in ModelOpt's SDXL example, whose calibrator is for convolutions alone.
 
     Args:
         precision: `int8` or `fp8`.
@@ -25,7 +30,11 @@ class Recipe:
         weights_by_channel: Whether weights have a range for each output channel, or one for the whole tensor.
         kept: Regular expressions, each with its source: a layer whose name holds one of them keeps its precision.
         captions: How many are drawn to measure the ranges.
-        seed: Of the choice of captions.
+        seed: Of the choice of captions of `shapes`.
+        collect: How a convolution's range comes from those of its steps: `max`, the largest; `min-max`, the least;
+            `min-mean`, the least of the means over batches of captions. The least clips at all other steps.
+        percentile: The part of the steps that are looked at, from the first one on.
+        alpha: Of SmoothQuant (see `smoothing.py`); None leaves the layers as they are.
     """
 
     precision: str
@@ -34,22 +43,34 @@ class Recipe:
     kept: tuple[tuple[str, str], ...]
     captions: int
     seed: int
+    collect: str = "max"
+    percentile: float = 1.0
+    alpha: float | None = None
 
     def keeps(self, layer: str) -> bool:
         """Whether the layer of this name keeps its precision."""
         return any(re.search(pattern, layer) for pattern, _ in self.kept)
 
-    def layers(self, ranges: Mapping[str, Amax]) -> dict[str, Amax]:
+    def layers(self, statistics: Mapping[str, LayerStatistics]) -> dict[str, Amax]:
         """The ranges of the layers that are quantised, as they are quantised.
 
         Args:
-            ranges: Of every layer, with its weights' by output channel.
+            statistics: Of every layer.
         """
         return {
-            name: amax if self.weights_by_channel else replace(amax, weight=amax.weight.max())
-            for name, amax in ranges.items()
+            name: Amax(
+                seen.channels.max() if seen.steps is None else self._of_steps(seen.steps),
+                seen.weight if self.weights_by_channel else seen.weight.max(),
+            )
+            for name, seen in statistics.items()
             if not self.keeps(name)
         }
+
+    def _of_steps(self, steps: Tensor) -> Tensor:
+        """() float32, from `LayerStatistics.steps`."""
+        largest, mean = steps[:, : int(steps.shape[1] * self.percentile)].unbind()
+        collected: dict[str, Tensor] = {"max": largest.max(), "min-max": largest.min(), "min-mean": mean.min()}
+        return collected[self.collect]
 
     def to_json(self) -> dict[str, Any]:
         """For the key of what is built with it."""

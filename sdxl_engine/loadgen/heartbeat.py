@@ -6,6 +6,7 @@ source's libraries, which print what they like.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -31,7 +32,7 @@ class Progress:
         phase: `LOADING`, `WARMING_UP`, `RUNNING` or `FINISHED`.
         done: Samples whose response LoadGen has taken.
         total: Samples issued (performance) or to be issued (accuracy); 0 until it is known.
-        peak_memory_bytes: Peak resident memory of the child so far.
+        peak_memory_bytes: Peak resident memory of the child and its own processes so far, see `Reporter`.
     """
 
     phase: str = LOADING
@@ -102,20 +103,32 @@ def parse(line: bytes) -> Progress | Failure:
     return Progress(**message)
 
 
-def peak_memory_bytes() -> int:
-    """Peak resident memory of this process, bytes (Linux).
+def peak_memory_bytes(process: int | str = "self") -> int:
+    """Peak resident memory of a process, this one by default, bytes (Linux).
 
     From VmHWM and not from getrusage: ru_maxrss keeps, across exec, the peak of the process that forked, so
     that a child of a large parent would report its parent's memory.
     """
-    for line in Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines():
+    for line in Path(f"/proc/{process}/status").read_text(encoding="ascii", errors="replace").splitlines():
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) * 1024
     return 0
 
 
+def processes_below(process: int | str = "self") -> list[int]:
+    """The processes that a process has started, and those that these have (Linux); some may have ended meanwhile."""
+    found: list[int] = []
+    with contextlib.suppress(OSError):
+        for children in Path(f"/proc/{process}/task").glob("*/children"):
+            found += map(int, children.read_text(encoding="ascii").split())
+    return found + [below for child in found for below in processes_below(child)]
+
+
 class Reporter:
     """The child's end: holds the progress and writes it from its own thread, never from the measured one.
+
+    The memory that it tells is the sum of each process's own peak: of this one, and of those that draw on other devices
+    or score. That is never less than what they held together.
 
     Args:
         fd: Where to write; the parent reads the other end. When it is gone the child ends itself, as nobody
@@ -127,6 +140,7 @@ class Reporter:
         self._lock = threading.Lock()
         # Each of these three has one writing thread at a time, so that counting needs no lock.
         self._phase, self._done, self._total = LOADING, 0, 0
+        self._peaks: dict[int, int] = {}
         self._stop = threading.Event()
         self._ticker = threading.Thread(target=self._tick, name="heartbeat", daemon=True)
         self._ticker.start()
@@ -160,8 +174,14 @@ class Reporter:
             self._send_progress()
 
     def _send_progress(self) -> None:
-        progress = Progress(self._phase, self._done, self._total, peak_memory_bytes())
+        progress = Progress(self._phase, self._done, self._total, self._peak_memory_bytes())
         self._send(dataclasses.asdict(progress))
+
+    def _peak_memory_bytes(self) -> int:
+        for process in (os.getpid(), *processes_below()):
+            with contextlib.suppress(OSError):
+                self._peaks[process] = max(peak_memory_bytes(process), self._peaks.get(process, 0))
+        return sum(self._peaks.values())
 
     def _send(self, message: dict[str, object]) -> None:
         data = json.dumps(message).encode() + b"\n"

@@ -1,17 +1,21 @@
-"""A source's batches in two phases, start and result, whether the source knows two phases or not."""
+"""A source's batches one after the other, some started ahead, whether the source knows two phases or not."""
 
 from __future__ import annotations
 
+from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     import numpy as np
     from numpy.typing import NDArray
 
-    from sdxl_engine.loadgen.source import ImageSource, Pending, TwoPhaseSource
+    from sdxl_engine.loadgen.source import ImageSource, ParallelSource, Pending, TwoPhaseSource
+
+IN_FLIGHT = 2
+"""Batches that are under way at most: one that is drawn while LoadGen takes the one before."""
 
 
 class Later:
@@ -43,6 +47,36 @@ def starter(source: ImageSource) -> Callable[[NDArray[np.int64]], Pending]:
     if has_two_phases(source):
         return cast("TwoPhaseSource", source).start
     return lambda indices: Later(partial(source.generate, indices))
+
+
+def batches_in_flight(source: ImageSource) -> int:
+    """Batches of `source` that are under way at most: `IN_FLIGHT`, or as many as a `ParallelSource` asks for."""
+    if has_two_phases(source) and hasattr(source, "batches_in_flight"):
+        return cast("ParallelSource", source).batches_in_flight
+    return IN_FLIGHT
+
+
+def drawn(source: ImageSource, indices: NDArray[np.int64]) -> Iterator[tuple[slice, NDArray[np.uint8]]]:
+    """Draw in batches: always as many started ahead of the one that is given as may be under way.
+
+    Args:
+        source: Draws.
+        indices: (N,) int64; the last batch is as small as it falls.
+
+    Yields:
+        Which of the indices, and their images; in the order of the indices. The images are to be copied, if kept,
+        before the next are asked for.
+    """
+    start, most = starter(source), batches_in_flight(source)
+    ahead: deque[tuple[slice, Pending]] = deque()
+    for first in range(0, len(indices), source.batch_size):
+        batch = slice(first, first + source.batch_size)
+        ahead.append((batch, start(indices[batch])))
+        if len(ahead) == most:
+            batch, pending = ahead.popleft()
+            yield batch, pending.result()
+    for batch, pending in ahead:
+        yield batch, pending.result()
 
 
 def _depth(source: object, name: str) -> int | None:

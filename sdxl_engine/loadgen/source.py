@@ -17,7 +17,8 @@ class ImageSource(Protocol):
     The source owns the captions and everything made from them (tokens, latents); LoadGen deals in indices
     into the list of captions only. Every method is called from one thread at a time: `warm_up` and `close`
     from the main thread, `generate` from the one worker thread. An exception from any of them ends the test.
-    A source that can draw one batch while LoadGen takes another is a `TwoPhaseSource`.
+    A source that can draw one batch while LoadGen takes another is a `TwoPhaseSource`, one that draws several at a time
+    a `ParallelSource`.
     """
 
     @property
@@ -77,6 +78,18 @@ class TwoPhaseSource(ImageSource, Protocol):
 
         Args:
             indices: See `ImageSource.generate`.
+        """
+
+
+class ParallelSource(TwoPhaseSource, Protocol):
+    """A source that draws several batches side by side, so that more than two are to be under way."""
+
+    @property
+    def batches_in_flight(self) -> int:
+        """Batches under way at most: as many are started before the result of the first is asked for.
+
+        Results are asked for in the order of the starts; what a result gave may be reused once another batch is
+        started.
         """
 
 

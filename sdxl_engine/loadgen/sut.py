@@ -13,14 +13,14 @@ import mlperf_loadgen
 import numpy as np
 
 from sdxl_engine.errors import LoadgenError
-from sdxl_engine.loadgen.in_flight import has_two_phases, starter
+from sdxl_engine.loadgen.in_flight import drawn, has_two_phases
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
-    from sdxl_engine.loadgen.source import ImageSource, Pending, Sink
+    from sdxl_engine.loadgen.source import ImageSource, Sink
 
     Query = tuple[NDArray[np.uint64], NDArray[np.int64]]
 
@@ -56,7 +56,8 @@ class BatchingSut:
     """Answers LoadGen's queries in batches from one worker thread.
 
     At most two batches are under way: while LoadGen takes one, a `TwoPhaseSource` draws the next; any other source
-    draws the next only then. That bounds the memory of an accuracy run: LoadGen keeps a copy of each response in the
+    draws the next only then; a `ParallelSource` says how many it draws at a time. That bounds the memory of an accuracy
+    run: LoadGen keeps a copy of each response in the
     queue of its log, which it empties about once a second, so a burst of all 5000 images of 3 MB would lie there
     together (15 GB). What is left is a source that outruns the disk within one query; a smaller
     `performance_sample_count` makes smaller queries. Batches are answered in the order in which they were started,
@@ -81,8 +82,6 @@ class BatchingSut:
         on_failure: Callable[[BaseException], None],
     ) -> None:
         self._source, self._sink = source, sink
-        self._batch_size = source.batch_size
-        self._start_batch = starter(source)
         self._on_query, self._on_batch, self._on_failure = on_query, on_batch, on_failure
         self._queries: queue.SimpleQueue[Query | None] = queue.SimpleQueue()
         self._image_shape: tuple[int, ...] | None = None
@@ -111,23 +110,12 @@ class BatchingSut:
         try:
             while (query := self._queries.get()) is not None:
                 ids, indices = query if self._sink is None else self._answer_known(*query, self._sink)
-                self._answer(ids, indices)
+                for batch, images in drawn(self._source, indices):
+                    self._hand_over(ids[batch], indices[batch], images)
         except BaseException as error:  # noqa: BLE001  whatever ends the worker must end the test
             self._on_failure(error)
 
-    def _answer(self, ids: NDArray[np.uint64], indices: NDArray[np.int64]) -> None:
-        """Draw a query and answer it, always one batch started ahead of the one that is answered."""
-        ahead: tuple[slice, Pending] | None = None
-        for start in range(0, len(ids), self._batch_size):
-            batch = slice(start, start + self._batch_size)
-            started, ahead = ahead, (batch, self._start_batch(indices[batch]))
-            if started is not None:
-                self._finish_batch(ids[started[0]], indices[started[0]], started[1])
-        if ahead is not None:
-            self._finish_batch(ids[ahead[0]], indices[ahead[0]], ahead[1])
-
-    def _finish_batch(self, ids: NDArray[np.uint64], indices: NDArray[np.int64], pending: Pending) -> None:
-        images = pending.result()
+    def _hand_over(self, ids: NDArray[np.uint64], indices: NDArray[np.int64], images: NDArray[np.uint8]) -> None:
         self._check(images, len(indices))
         responses = images if self._sink is None else self._sink.take(indices, images)
         self._on_batch(hand_over(ids, responses))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from sdxl_engine.child_process import how_it_ended
 from sdxl_engine.errors import LoadgenError, SdxlError
-from sdxl_engine.loadgen.heartbeat import FINISHED, LOADING, WARMING_UP, Failure, Progress, parse
+from sdxl_engine.loadgen.heartbeat import FINISHED, LOADING, WARMING_UP, Failure, Progress, parse, processes_below
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,7 +25,7 @@ CHILD_LOG = "child.log"
 TAIL_LINES = 40
 POLL_S = 0.1
 STACKS_S = 0.3
-"""How long a child that hangs gets to write its threads' stacks before it is killed."""
+"""How long a process that hangs gets to write its threads' stacks before the next does, or all are killed."""
 
 
 class Watch:
@@ -108,10 +108,12 @@ class Watch:
         limit = self._spec.start_timeout_s if starting else self._spec.stall_timeout_s
         if time.monotonic() - self._moved_at <= limit:
             return
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(self._child.pid, signal.SIGUSR1)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._child.wait(STACKS_S)
+        # Its own processes too: one that draws on another device may be what hangs. In turns, for a readable log.
+        for process in (self._child.pid, *processes_below(self._child.pid)):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process, signal.SIGUSR1)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._child.wait(STACKS_S)
         if starting:
             what, got = f"the LoadGen test was not ready after {limit:g} s", f"still {self._last.phase}"
             expected, name = "a source that is loaded and warmed up by then", "start_timeout_s"

@@ -71,7 +71,7 @@ def test_it_runs_as_installed_and_notes_its_figures(run, tmp_path):
 
 
 def test_it_runs_on_two_workers(run):
-    result = run("--sdxl-engine=onnxruntime", "-n2", "-k", "clip1 and (test_values or empty)")
+    result = run("--sdxl-engine=torch", "--sdxl-device=cpu", "-n2", "-k", "clip1 and (test_values or empty)")
     assert result.returncode == 0, result.stdout + result.stderr
     assert "2 workers" in result.stdout
     assert re.search(r"^test_values +\d+\.\d% .* of .*: ", result.stdout, re.MULTILINE)

@@ -30,8 +30,8 @@ MLPerf Stable Diffusion XL benchmark:
   --sdxl-engine=NAME    Engine that runs the networks, default auto (env SDXL_ENGINE, ini sdxl_engine)
   --sdxl-precision=NAME Of the networks (auto, fp32, bf16, fp16, fp8, int8), default the engine's own
                         (env SDXL_PRECISION, ini sdxl_precision)
-  --sdxl-device=DEVICE  Of the engine (cpu, cuda, cuda:N), default auto: a GPU if it can use one
-                        (env SDXL_DEVICE, ini sdxl_device)
+  --sdxl-device=DEVICE  Of the engine (cpu, cuda, cuda:N, several with commas), default auto: a GPU if it can
+                        use one (env SDXL_DEVICE, ini sdxl_device)
   --sdxl-graphs=WHEN    CUDA graphs (auto, on, off), default auto: if the engine can be captured
                         (env SDXL_GRAPHS, ini sdxl_graphs)
   --sdxl-shallow-steps=N

@@ -40,7 +40,7 @@ def folder(tmp_path, monkeypatch):
 def pytest_in(folder, *args):
     installed = importlib.metadata.entry_points(group="pytest11", name="sdxl")
     command = [sys.executable, "-P", "-m", "pytest", *([] if installed else ["-p", "pytest_sdxl.plugin"]), *args]
-    options = ["--sdxl-model=shapes", "--sdxl-samples=4"]
+    options = ["--sdxl-model=shapes", "--sdxl-samples=4", "--sdxl-deep-steps=0"]
     return subprocess.run([*command, *options], cwd=folder, capture_output=True, text=True, check=False)
 
 
@@ -73,11 +73,14 @@ def test_by_hook(folder):
 
 
 def test_by_entry_point_through_loadgen_with_the_command_line(folder):
-    """The whole way: a run in LoadGen's process, its figures under the engine's name and precision."""
+    """The whole way: a run in LoadGen's process, its figures under the engine's name and precision.
+
+    Of so many samples that it lasts the 2 s of LoadGen's shortest run on a fast machine too.
+    """
     install(folder)
     target = folder / "results.json"
     command = [sys.executable, "-P", "-m", "sdxl_engine", "run", "--engine", "channels-last", "--model", "shapes"]
-    options = ["--test-mode", "PerformanceOnly", "--samples", "4", "--batch-size", "1", "--json", str(target)]
+    options = ["--test-mode", "PerformanceOnly", "--samples", "12", "--batch-size", "1", "--json", str(target)]
     result = subprocess.run([*command, *options], cwd=folder, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr + result.stdout
     recorded = json.loads(target.read_text(encoding="utf-8"))["results"][0]

@@ -107,6 +107,13 @@ def test_variants_have_a_row_each_and_configurations_their_own(project, monkeypa
     result.stdout.fnmatch_lines(["NoOpt           | onnxruntime |*", "DeepCachePruned | onnxruntime |*"])
 
 
+def test_several_devices_are_told(project, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "120")
+    result = project.run("--sdxl-device=cpu,cpu", "--sdxl-json=r.json")
+    result.stdout.fnmatch_lines(["DeepCache | onnxruntime x2 |*", "DeepCache on onnxruntime x2 (fp32), Offline,*"])
+    assert {each["devices"] for each in project.json("r.json")["results"]} == {2}
+
+
 @pytest.mark.parametrize(
     ("columns", "line"),
     [

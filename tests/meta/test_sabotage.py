@@ -79,7 +79,7 @@ def fails(measurement, said):
 
 def test_a_lost_response_fails_the_run(settings, intact):
     with pytest.raises(LoadgenError, match="1 missing"):
-        run(settings, "lost_response", timeout_s=20.0, baseline=intact.loadgen.log_dir)
+        run(settings, "lost_response", samples=16, timeout_s=8.0, baseline=intact.loadgen.log_dir)
 
 
 def test_scores_that_are_not_numbers_fail_the_gate(settings, intact, monkeypatch):

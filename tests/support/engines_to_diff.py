@@ -28,7 +28,7 @@ class Faulty(TorchEngine):
 
 
 def one_step(request):
-    """Deep step number 3 (step 4 of DeepCache) is wrong in the second row."""
+    """Deep step number 3 is wrong in the second row."""
     return Faulty(request, "one-step", "unet", "latent", 3)
 
 

@@ -151,6 +151,7 @@ class FakeMeasure:
             model_opt=settings.model_opt,
             deep_steps=schedule_in_effect(settings),
             engine=self._engine(settings),
+            devices=len(settings.device.split(",")),
             loadgen=loadgen,
             environment={"python": "3.11"},
         )

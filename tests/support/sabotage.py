@@ -113,8 +113,8 @@ def no_guidance(settings):
 
 
 def swapped_guidance_rows(settings):
-    """The positive row is taken for the negative one."""
-    pipeline = open_pipeline(settings)
+    """The positive row is taken for the negative one, from the middle of the loop on."""
+    pipeline = from_step(settings, MIDDLE)
     guide = pipeline.guide
     pipeline.guide = lambda noise: guide(noise.roll(len(noise) // 2, dims=0))
     return pipeline

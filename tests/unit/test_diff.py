@@ -65,15 +65,15 @@ def test_two_engines_that_agree(tmp_path, build_dir, capsys):
 
 
 @pytest.mark.parametrize(
-    ("engine", "place"),
+    ("engine", "deep_steps", "place"),
     [
-        ("engines_to_diff:ONE_STEP", "unet, step 4 (timestep 751): output latent"),
-        ("engines_to_diff:DEEP_CACHE", "unet, step 0 (timestep 951): output up.1.sample"),
+        ("engines_to_diff:ONE_STEP", "0,2,4", "unet, step 4 (timestep 751): output latent"),
+        ("engines_to_diff:DEEP_CACHE", "0", "unet, step 0 (timestep 951): output up.1.sample"),
     ],
 )
-def test_the_first_network_and_step_are_named(tmp_path, build_dir, capsys, engine, place):
+def test_the_first_network_and_step_are_named(tmp_path, build_dir, capsys, engine, deep_steps, place):
     """And that one alone: what follows reads what A read, so a fault is not handed on."""
-    assert diff(tmp_path, build_dir, "torch", engine) == 1
+    assert diff(tmp_path, build_dir, "torch", engine, options=["--deep-steps", deep_steps]) == 1
     shown = capsys.readouterr().out
     assert f"they part first at {place}, relative error " in shown
     assert "most in row 1" in shown

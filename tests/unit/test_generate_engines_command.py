@@ -7,8 +7,11 @@ from sdxl_engine.cli import main
 from sdxl_engine.engines.tensorrt import generate as generating
 from sdxl_engine.engines.tensorrt.generate import PlanReport
 from sdxl_engine.errors import UsageError
-from sdxl_engine.generate_engines_command import batch_sizes
+from sdxl_engine.generate_engines_command import asked_sizes
 from sdxl_engine.models.spec import NETWORKS
+from sdxl_engine.systems.config import RunConfig
+
+OWN = dict.fromkeys(NETWORKS, 8) | {"clip1": 64, "clip2": 64}
 
 
 @pytest.fixture
@@ -66,6 +69,16 @@ def test_the_default_is_fp16_for_the_gpu_here(tensorrt):
     assert (tensorrt.asked.workspace_gib, tensorrt.asked.force, tensorrt.asked.device) == (None, False, "auto")
 
 
+def test_what_is_not_asked_for_is_as_the_machines_configuration_has_it(tensorrt, monkeypatch):
+    config = RunConfig(precision="fp16", use_graphs=True, gpu_batch_size=OWN, devices=1, workspace_gib=40.0)
+    for module in ("run_system", "generate_engines_command"):
+        monkeypatch.setattr(f"sdxl_engine.{module}.run_config", lambda settings: config)
+    assert tensorrt() == 0
+    assert (tensorrt.asked.images, tensorrt.asked.workspace_gib) == (OWN, 40.0)
+    assert tensorrt("--batch-size", "vae=4", "--workspace", "2") == 0
+    assert (tensorrt.asked.images, tensorrt.asked.workspace_gib) == (OWN | {"vae": 4}, 2.0)
+
+
 def test_a_plan_that_failed_is_status_1(tensorrt, capsys):
     assert tensorrt(failed=("unet", "vae")) == 1
     shown = capsys.readouterr().out
@@ -101,10 +114,10 @@ def test_what_cannot_be_built_is_status_4(capsys, monkeypatch, tmp_path, argumen
     ],
 )
 def test_batch_sizes(asked, different):
-    assert batch_sizes(asked) == dict.fromkeys(NETWORKS, 8) | different
+    assert asked_sizes(asked, OWN) == OWN | different
 
 
 @pytest.mark.parametrize("asked", ["0", "-1", "8.5", "unet", "unet=", "encoder=8", "unet=8;vae=8"])
 def test_what_is_no_batch_size(asked):
     with pytest.raises(UsageError):
-        batch_sizes(asked)
+        asked_sizes(asked, OWN)

@@ -32,12 +32,19 @@ BATCHES = [np.array(rows) for rows in (range(8), range(8, 11), range(12, 20), [1
 LEAST_PSNR = {"fp32": 55.0, "fp16": 50.0}
 
 
-def opened(model_opt, precision, device="cuda", graphs="auto"):
+VARIANTS = [
+    *itertools.product(["torch"], ["NoOpt", "DeepCache"], ["fp32", "fp16"]),
+    *itertools.product(["cuda"], ["NoOpt", "DeepCache", "DeepCachePruned"], ["fp16"]),
+]
+"""Engine, variant, precision."""
+
+
+def opened(engine, model_opt, precision, device="cuda", graphs="auto"):
     return open_pipeline(
         RunSettings(
             model="shapes",
             model_opt=model_opt,
-            engine="torch",
+            engine=engine,
             precision=precision,
             device=device,
             graphs=graphs,
@@ -73,7 +80,7 @@ def overlapped(pipeline, batches):
     return [*drawn, ahead.result().copy()]
 
 
-@pytest.fixture(scope="module", params=list(itertools.product(["NoOpt", "DeepCache"], ["fp32", "fp16"])), ids="-".join)
+@pytest.fixture(scope="module", params=VARIANTS, ids="-".join)
 def variant(request):
     return request.param
 
@@ -180,8 +187,8 @@ def test_what_is_changed_after_a_capture_is_drawn(graphed, eager):
 
 
 def test_images_are_those_of_the_cpu(graphed, variant):
-    model_opt, precision = variant
-    with closing(opened(model_opt, "fp32", device="cpu")) as reference:
+    _, model_opt, precision = variant
+    with closing(opened("torch", model_opt, "fp32", device="cpu")) as reference:
         for rows in BATCHES[:2]:
             expected = reference.generate(rows)
             for _ in range(2):

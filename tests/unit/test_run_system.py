@@ -9,9 +9,10 @@ from sdxl_engine.engines.base import Capabilities
 from sdxl_engine.engines.registry import EngineEntry
 from sdxl_engine.errors import UsageError
 from sdxl_engine.measure import describe
-from sdxl_engine.run_engine import engine_entry, expected_qps, precision_in_effect
-from sdxl_engine.run_system import batch_size, run_config, schedule_in_effect, system_of
+from sdxl_engine.run_engine import engine_entry, expected_qps, precision_in_effect, run_devices
+from sdxl_engine.run_system import batch_size, batch_sizes, run_config, schedule_in_effect, system_of
 from sdxl_engine.settings import RunSettings
+from tests.support.machines import machine
 
 CONFIG = """
 schema = 1
@@ -43,6 +44,8 @@ def settings(tmp_path, monkeypatch):
 
 def test_a_full_size_model_takes_the_machines_configuration(settings):
     assert system_of(settings).config.name == "mine"
+    sizes = {"clip1": 64, "clip2": 64, "unet": 4, "shallow_unet": 4, "vae": 2}
+    assert batch_sizes(settings) == sizes, "of files that are built ahead; a run has one batch for all networks"
     assert (batch_size(settings), run_config(settings).offline_expected_qps) == (2, 12.5)
     assert (engine_entry(settings).name, precision_in_effect(settings)) == ("torch", "fp16")
     assert describe(settings)["system"].startswith("mine (")
@@ -51,6 +54,7 @@ def test_a_full_size_model_takes_the_machines_configuration(settings):
 def test_options_win_over_the_configuration(settings):
     asked = dataclasses.replace(settings, batch_size=5, precision="bf16", engine="onnxruntime")
     assert batch_size(asked) == 5
+    assert set(batch_sizes(asked).values()) == {5}
     with pytest.raises(UsageError, match="does not run in bf16"):
         engine_entry(asked)
     asked = dataclasses.replace(asked, engine="torch")
@@ -67,6 +71,7 @@ def test_shapes_runs_the_same_on_every_machine(settings):
     small = dataclasses.replace(settings, model="shapes")
     assert system_of(small) is None
     assert batch_size(small) == 8
+    assert set(batch_sizes(small).values()) == {8}
     assert precision_in_effect(small) == "fp32"
     assert "system" not in describe(small)
 
@@ -109,3 +114,44 @@ def test_a_run_on_a_gpu_is_sized_to_last_long_enough(settings, monkeypatch):
     assert expected_qps(small) == 400
     assert expected_qps(dataclasses.replace(small, device="cpu")) == 1
     assert expected_qps(dataclasses.replace(small, engine="onnxruntime")) == 1
+
+
+@pytest.fixture
+def eight_gpus(settings, monkeypatch):
+    """A machine with eight H100, whose shipped configuration has all of them."""
+    monkeypatch.setattr("sdxl_engine.systems.resolve.detect", lambda environ: machine(count=8))
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 8)
+    run_system._detected.cache_clear()
+    yield dataclasses.replace(settings, engine="torch")
+    run_system._detected.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("asked", "devices", "qps"),
+    [
+        ({}, tuple(f"cuda:{number}" for number in range(8)), 22.816),
+        ({"device": "cuda"}, ("cuda",), 22.816 / 8),
+        ({"device": "cuda:5,cuda:2"}, ("cuda:5", "cuda:2"), 22.816 / 4),
+        ({"pipeline": "mine:build"}, ("auto",), 22.816 / 8),
+        ({"pipeline": "mine:build", "device": "cuda:0,cuda:1"}, ("cuda:0", "cuda:1"), 22.816 / 4),
+        ({"model": "shapes"}, ("cuda",), 400),
+        ({"model": "shapes", "device": "cuda:0,cuda:1"}, ("cuda:0", "cuda:1"), 800),
+        ({"model": "shapes", "device": "cpu,cpu"}, ("cpu", "cpu"), 1),
+    ],
+)
+def test_a_run_draws_on_all_gpus_of_the_configuration_or_on_those_named(eight_gpus, asked, devices, qps):
+    asked = dataclasses.replace(eight_gpus, **asked)
+    asked.check()
+    assert run_devices(asked) == devices
+    assert expected_qps(asked) == pytest.approx(qps)
+
+
+def test_a_gpu_that_is_not_here_is_refused_by_name(eight_gpus):
+    with pytest.raises(UsageError, match="needs a GPU that is not here") as caught:
+        run_devices(dataclasses.replace(eight_gpus, device="cuda:7,cuda:8"))
+    assert caught.value.parts["expected"] == "cuda:8"
+
+
+def test_what_runs_on_one_device_refuses_several(eight_gpus):
+    with pytest.raises(UsageError, match="this runs on one device"):
+        engine_entry(eight_gpus).device("cuda:0,cuda:1")

@@ -8,7 +8,7 @@ import torch
 
 from sdxl_engine.engines.cuda.cublaslt import Matmul
 from sdxl_engine.engines.cuda.cublaslt_problem import GemmProblem
-from sdxl_engine.engines.cuda.kernels.conv3x3 import conv3x3, is_tuned, tune_conv3x3
+from sdxl_engine.engines.cuda.kernels.conv3x3 import CONFIGURATIONS, conv3x3, is_tuned, tune_conv3x3
 from sdxl_engine.engines.cuda.kernels.geglu_gemm import GegluGemm, GegluProblem
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 
 Plan = TypeVar("Plan", Matmul, GegluGemm)
+_CONVOLUTIONS = "conv3x3"
 _NAMES: dict[torch.dtype, Literal["fp16", "fp8"]] = {torch.float16: "fp16", torch.float8_e4m3fn: "fp8"}
 
 
@@ -35,7 +36,8 @@ class Computing:
     """
 
     def __init__(self, device: torch.device, choices: Mapping[str, dict[str, Any]] | None = None) -> None:
-        self._device, self._choices = device, choices or {}
+        self._device, self._choices = torch.empty(0, device=device).device, dict(choices or {})
+        CONFIGURATIONS.chosen.update(self._choices.pop(_CONVOLUTIONS, {}))
         self._plans: dict[GemmProblem, Matmul] = {}
         self._fused: dict[GegluProblem, GegluGemm] = {}
 
@@ -65,9 +67,7 @@ class Computing:
 
     def geglu(self, x: Tensor, weight: Tensor, epilogue: Tensor, out: Tensor) -> Tensor:
         """See `Compute.geglu`."""
-        problem = GegluProblem(
-            m=x.shape[0], d=out.shape[1], k=x.shape[1], dtype=_NAMES[x.dtype], out=_NAMES[out.dtype]
-        )
+        problem = GegluProblem(m=x.shape[0], d=out.shape[1], k=x.shape[1], dtype=_NAMES[x.dtype], out=_NAMES[out.dtype])
         plan = self._fused.get(problem)
         if plan is None:
             plan = self._fused[problem] = self._chosen(GegluGemm(problem, self._device))
@@ -90,7 +90,8 @@ class Computing:
     @property
     def choices(self) -> dict[str, dict[str, Any]]:
         """The choices of all problems met, as JSON."""
-        return {str(plan.problem): plan.choice for plan in (*self._plans.values(), *self._fused.values())}
+        plans: list[Matmul | GegluGemm] = [*self._plans.values(), *self._fused.values()]
+        return {str(plan.problem): plan.choice for plan in plans} | {_CONVOLUTIONS: CONFIGURATIONS.chosen}
 
     def close(self) -> None:
         """Free the plans."""

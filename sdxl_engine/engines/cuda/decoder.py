@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 
 from sdxl_engine.engines.cuda.kernels.group_norm import group_norm
 from sdxl_engine.engines.cuda.kernels.pointwise import add_up

@@ -1,29 +1,48 @@
-"""Engine `cuda`: the five networks written out for NVIDIA GPUs, in fp16, with fp32 sums."""
+"""Engine `cuda`: the networks written out for NVIDIA GPUs, in fp16, or in part in fp8, with fp32 sums."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import nn
 
 from sdxl_engine.engines.base import Buffers, Capabilities, EngineMemory, check_buffers, with_floats
+from sdxl_engine.engines.cuda.computing import Computing
 from sdxl_engine.engines.cuda.decoder import Decoder
 from sdxl_engine.engines.cuda.layers import Layers
-from sdxl_engine.engines.cuda.computing import Computing
 from sdxl_engine.engines.cuda.steps import BatchSteps
 from sdxl_engine.engines.cuda.unet import DeepUnet, OuterLevel
+from sdxl_engine.errors import EngineError
 from sdxl_engine.models.load import load_networks
 from sdxl_engine.models.pruned import FULL, deep_unet
-from sdxl_engine.models.spec import CACHED_FEATURES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
-    from torch import Tensor, nn
+    from torch import Tensor
 
     from sdxl_engine.engines.base import EngineRequest
     from sdxl_engine.engines.cuda.layers import Compute
     from sdxl_engine.engines.cuda.precision import Scales, Seen
+
+
+@dataclass(frozen=True)
+class Networks:
+    """The five networks of one model.
+
+    Args:
+        text: `clip1` and `clip2`, which are diffusers' own modules.
+        deep: Runs deep steps.
+        shallow: Runs shallow ones: the deep one's own outermost level, or for DeepCachePruned that of the full UNet.
+        decoder: Latents to images.
+    """
+
+    text: dict[str, nn.Module]
+    deep: DeepUnet
+    shallow: OuterLevel
+    decoder: Decoder
 
 
 class CudaEngine:
@@ -58,26 +77,26 @@ class CudaEngine:
         loaded = networks or load_networks(request.checkpoint, torch.float16, model_opt=request.model_opt)
         modules: dict[str, Any] = {name: module.to(self.device) for name, module in loaded.items()}
         with torch.inference_mode():
-            self._text = {name: modules[name] for name in ("clip1", "clip2")}
 
             def layers(network: str, root: nn.Module) -> Layers:
                 noted = None if seen is None else seen.setdefault(network, {})
                 return Layers(self._compute, root, (scales or {}).get(network), noted)
 
-            deep, vae = modules["unet"].unet, modules["vae"]
-            self._deep: DeepUnet | None = DeepUnet(layers("unet", deep), deep)
-            self._shallow: OuterLevel | None = self._deep.outer
-            if deep_unet(request.model_opt) != FULL:
-                full = modules["shallow_unet"].unet
-                self._shallow = OuterLevel(layers("shallow_unet", full), full)
-            self._decoder: Decoder | None = Decoder(layers("vae", vae), vae, upcast=request.spec.upcast_decoder)
+            deep, full = modules["unet"].unet, modules["shallow_unet"].unet
+            unet = DeepUnet(layers("unet", deep), deep)
+            shared = deep_unet(request.model_opt) == FULL
+            self._loaded: Networks | None = Networks(
+                text={name: modules[name] for name in ("clip1", "clip2")},
+                deep=unet,
+                shallow=unet.outer if shared else OuterLevel(layers("shallow_unet", full), full),
+                decoder=Decoder(layers("vae", modules["vae"]), modules["vae"], upcast=request.spec.upcast_decoder),
+            )
 
     def bind(self, network: str, buffers: Buffers) -> Callable[[], None]:
         """See `Engine.bind`."""
         check_buffers(self, network, buffers)
         functions: dict[str, Callable[..., Sequence[Tensor]]] = {
-            "clip1": self._text["clip1"],
-            "clip2": self._text["clip2"],
+            **self._networks.text,
             "unet": self._run_deep,
             "shallow_unet": self._run_shallow,
             "vae": self._decode,
@@ -95,14 +114,18 @@ class CudaEngine:
 
     def bind_steps(self, buffers: Buffers, timesteps: Sequence[float]) -> BatchSteps:
         """See `StepEngine.bind_steps`."""
-        assert self._deep is not None and self._shallow is not None
-        return BatchSteps(self._deep, self._shallow, buffers, timesteps)
+        return BatchSteps(self._networks.deep, self._networks.shallow, buffers, timesteps)
+
+    @property
+    def _networks(self) -> Networks:
+        if self._loaded is None:
+            raise EngineError("the engine cuda is closed", got="a call", expected="calls before close()")
+        return self._loaded
 
     def _run_deep(
         self, sample: Tensor, timestep: Tensor, text: Tensor, text_embeds: Tensor, time_ids: Tensor
     ) -> Sequence[Tensor]:
-        assert self._deep is not None
-        deep, outer = self._deep, self._deep.outer
+        deep, outer = self._networks.deep, self._networks.deep.outer
         (shifts,) = deep.conditioning(timestep, text_embeds, time_ids)
         (outer_shifts,) = outer.conditioning(timestep, text_embeds, time_ids)
         entered, first, second, entering = deep(sample, deep.context(text), shifts)
@@ -112,26 +135,34 @@ class CudaEngine:
     def _run_shallow(
         self, sample: Tensor, timestep: Tensor, text_embeds: Tensor, time_ids: Tensor, *features: Tensor
     ) -> Sequence[Tensor]:
-        assert self._shallow is not None
-        outer = self._shallow
+        outer = self._networks.shallow
         first, second, entering = (feature.permute(0, 2, 3, 1).contiguous() for feature in features)
         (shifts,) = outer.conditioning(timestep, text_embeds, time_ids)
         return (outer.leave(outer.keep(entering, second, first), outer.enter(sample), shifts),)
 
     def _decode(self, latent: Tensor) -> Sequence[Tensor]:
-        assert self._decoder is not None
-        return (self._decoder(latent).permute(0, 3, 1, 2),)
+        return (self._networks.decoder(latent).permute(0, 3, 1, 2),)
 
     def memory(self) -> EngineMemory:
-        """See `Engine.memory`."""
-        return EngineMemory(host=0, device=0)
+        """See `Engine.memory`: the weights, each once."""
+        weights = {tensor.data_ptr(): tensor.nbytes for tensor in tensors_in(self._loaded)}
+        return EngineMemory(host=0, device=sum(weights.values()))
 
     def close(self) -> None:
         """See `Engine.close`."""
-        self._text.clear()
-        self._deep = self._shallow = self._decoder = None
+        self._loaded = None
+        if isinstance(self._compute, Computing):
+            self._compute.close()
 
 
-def create(request: EngineRequest) -> CudaEngine:
-    """Make the engine."""
-    return CudaEngine(request)
+def tensors_in(held: object) -> Iterator[Tensor]:
+    """Every tensor that an object of this package holds, by attributes and containers; what is shared comes often."""
+    if isinstance(held, torch.Tensor):
+        yield held
+    elif isinstance(held, nn.Module):
+        yield from held.state_dict().values()
+    elif isinstance(held, dict | list | tuple):
+        for each in held.values() if isinstance(held, dict) else held:
+            yield from tensors_in(each)
+    elif type(held).__module__.startswith(__package__ or "") and not isinstance(held, Computing):
+        yield from tensors_in(vars(held))

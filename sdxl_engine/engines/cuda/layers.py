@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from torch import Tensor
 
 from sdxl_engine.engines.cuda.kernels.conv_weights import pack_conv3x3, pack_upsample_conv3x3
@@ -170,7 +170,9 @@ class Linear:
 
     def add_to(self, total: Tensor, x: Tensor) -> Tensor:
         """Add to `total`, (M, N) fp16, in place."""
-        return self._compute.multiply(self._taken(x), self._weight, total, self._bias, residual=True, scales=self._scales)
+        return self._compute.multiply(
+            self._taken(x), self._weight, total, self._bias, residual=True, scales=self._scales
+        )
 
     def _taken(self, x: Tensor) -> Tensor:
         """The input as fp8, where it is to be and was not written so."""

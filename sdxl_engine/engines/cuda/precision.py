@@ -52,4 +52,3 @@ def scales_of(seen: Seen) -> Scales:
         }
         for network, magnitudes in seen.items()
     }
-

@@ -48,9 +48,9 @@ class Resnet:
         self._norm1, self._norm2 = Norm.of(module.norm1, scale=scale), Norm.of(module.norm2, scale=scale)
         # What the first convolution gives may leave the range as well; the second norm undoes the scale there.
         self._conv1, self._conv2 = layers.conv(module.conv1, scale), layers.conv(module.conv2, scale)
-        self.conv1_bias = self._conv1.bias
+        self.conv1_bias = module.conv1.bias * scale
         self._shortcuts: list[Linear] = []
-        bias = self._conv2.bias
+        bias = module.conv2.bias * scale
         if module.conv_shortcut is not None:
             shortcut = module.conv_shortcut
             weight = shortcut.weight
@@ -85,9 +85,7 @@ class Resnet:
         Returns:
             The sum; `half` is left as it is.
         """
-        normed, _ = group_norm(
-            Pending(half.hidden, shift), self._norm2, silu=True, keep=False, scale=self._conv2.scale
-        )
+        normed, _ = group_norm(Pending(half.hidden, shift), self._norm2, silu=True, keep=False, scale=self._conv2.scale)
         return self._conv2.plus(normed, self._bias, half.residual)
 
     def __call__(self, x: Tensor | Pending, shift: Tensor | None, skip: Tensor | None = None) -> Pending | Tensor:

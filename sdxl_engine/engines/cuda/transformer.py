@@ -10,8 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import torch
-import torch.nn.functional as F  # noqa: N812
-
+import torch.nn.functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from sdxl_engine.engines.cuda.kernels.group_norm import group_norm
@@ -41,7 +40,8 @@ def self_attention(qkv: Tensor, batch: int, heads: int) -> Tensor:
     Returns:
         (B*T, heads*D) fp16.
     """
-    query, key, value = qkv.unflatten(0, (batch, -1)).unflatten(2, (3, heads, -1)).permute(2, 0, 3, 1, 4)
+    width = qkv.shape[1] // 3 // heads
+    query, key, value = qkv.view(batch, -1, 3, heads, width).permute(2, 0, 3, 1, 4)
     with sdpa_kernel(_KERNELS, set_priority=True):
         mixed = F.scaled_dot_product_attention(query, key, value)
     return mixed.transpose(1, 2).flatten(2).flatten(0, 1)
@@ -75,7 +75,7 @@ class Layer:
 
     def context(self, text: Tensor) -> Tensor:
         """Keys and values of the text: (B, 77, W) fp16 to (B, 77, 2C) fp16."""
-        return self._context(text.flatten(0, 1)).unflatten(0, text.shape[:2])
+        return self._context(text.flatten(0, 1)).view(*text.shape[:2], -1)
 
     def __call__(self, stream: Tensor, context: Tensor) -> None:
         """Add to the residual stream, (B*T, C) fp16, in place."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from torch import Tensor
 
 from sdxl_engine.engines.cuda.kernels.group_norm import group_norm
@@ -26,7 +26,7 @@ from sdxl_engine.engines.cuda.transformer import Transformer
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from sdxl_engine.engines.cuda.layers import Conv, Fp8Conv, Layers
+    from sdxl_engine.engines.cuda.layers import Layers
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,8 @@ class Conditioning:
     """
 
     def __init__(self, unet: Any, resnets: Sequence[tuple[Resnet, Any]]) -> None:
-        self._unet = unet
+        self._time_proj, self._time_embedding = unet.time_proj, unet.time_embedding
+        self._size_proj, self._size_embedding = unet.add_time_proj, unet.add_embedding
         self._weight = torch.cat([module.time_emb_proj.weight for _, module in resnets])
         self._bias = torch.cat([module.time_emb_proj.bias + resnet.conv1_bias for resnet, module in resnets])
         self._widths = [len(module.time_emb_proj.bias) for _, module in resnets]
@@ -67,17 +68,16 @@ class Conditioning:
         Returns:
             For each step and residual block (B, N) fp16.
         """
-        unet, rows = self._unet, len(text_embeds)
         dtype = text_embeds.dtype
-        time = unet.time_embedding(unet.time_proj(timesteps).to(dtype))
-        sizes = unet.add_time_proj(time_ids.flatten()).reshape(rows, -1).to(dtype)
-        added = unet.add_embedding(torch.cat([text_embeds, sizes], dim=-1))
+        time = self._time_embedding(self._time_proj(timesteps).to(dtype))
+        sizes = self._size_proj(time_ids.flatten()).reshape(len(text_embeds), -1).to(dtype)
+        added = self._size_embedding(torch.cat([text_embeds, sizes], dim=-1))
         hidden = F.silu(time[:, None] + added[None])
         return [each.split(self._widths, dim=-1) for each in F.linear(hidden, self._weight, self._bias)]
 
 
 class OuterLevel:
-    """What a shallow step runs: conv_in, the outermost up block, the output head. The deep pass begins and ends with it.
+    """What a shallow step runs, and a deep one begins and ends with: conv_in, the outermost up block, the output head.
 
     Args:
         layers: Makes its layers.
@@ -120,6 +120,34 @@ class OuterLevel:
         return noise.permute(0, 3, 1, 2)
 
 
+@dataclass(frozen=True)
+class Block:
+    """One of the UNet's blocks, without its scaler.
+
+    Args:
+        resnets: Its residual blocks.
+        transformers: Those that follow them, one for each of the first.
+    """
+
+    resnets: list[Resnet]
+    transformers: list[Transformer]
+
+    def __call__(
+        self, number: int, hidden: Tensor, shift: Tensor, text: Iterator[Tensor], skip: Tensor | None = None
+    ) -> Tensor:
+        """One residual block and its transformer.
+
+        Args:
+            number: Which.
+            hidden: (B, H, W, C) fp16.
+            shift: The residual block's, see `Conditioning`.
+            text: Keys and values; the transformer takes those of its layers.
+            skip: (B, H, W, C') fp16, or None.
+        """
+        given = self.resnets[number](hidden, shift, skip)
+        return self.transformers[number](given, text) if number < len(self.transformers) else add_up(given)
+
+
 class DeepUnet:
     """All levels.
 
@@ -129,51 +157,39 @@ class DeepUnet:
     """
 
     def __init__(self, layers: Layers, unet: Any) -> None:
-        self._layers = layers
         self.outer = OuterLevel(layers, unet)
-        self._resnets: list[tuple[Resnet, Any]] = []
+        conditioned: list[tuple[Resnet, Any]] = []
+
+        def block(module: Any, entering: int | None = None) -> Block:
+            """With the channels that enter it, if it has skip connections."""
+            resnets = []
+            for each in module.resnets:
+                resnets.append(Resnet(layers, each, entering))
+                entering = None if entering is None else each.out_channels
+            conditioned.extend(zip(resnets, module.resnets, strict=True))
+            return Block(resnets, [Transformer(layers, each) for each in getattr(module, "attentions", ())])
+
         self._down = [
-            (self._down_resnets(block), self._transformers(block), self._downsampler(block))
-            for block in unet.down_blocks
+            (block(each), layers.conv(each.downsamplers[0].conv) if each.downsamplers else None)
+            for each in unet.down_blocks
         ]
-        middle = unet.mid_block
-        self._middle = (self._down_resnets(middle), self._transformers(middle))
-        channels = unet.config.block_out_channels
-        entering = channels[-1]
-        self._up = []
-        for block in unet.up_blocks[:-1]:
-            self._up.append(
-                (self._up_resnets(block, entering), self._transformers(block), layers.upsample(block.upsamplers[0].conv))
-            )
-            entering = block.resnets[-1].out_channels
-        self.conditioning = Conditioning(unet, self._resnets)
-
-    def _down_resnets(self, block: Any) -> list[Resnet]:
-        return [self._noted(Resnet(self._layers, module), module) for module in block.resnets]
-
-    def _up_resnets(self, block: Any, entering: int) -> list[Resnet]:
-        found = []
-        for module in block.resnets:
-            found.append(self._noted(Resnet(self._layers, module, entering), module))
-            entering = module.out_channels
-        return found
-
-    def _transformers(self, block: Any) -> list[Transformer]:
-        return [Transformer(self._layers, each) for each in getattr(block, "attentions", ())]
-
-    def _downsampler(self, block: Any) -> Conv | Fp8Conv | None:
-        return self._layers.conv(block.downsamplers[0].conv) if block.downsamplers else None
-
-    def _noted(self, resnet: Resnet, module: Any) -> Resnet:
-        self._resnets.append((resnet, module))
-        return resnet
+        self._middle = block(unet.mid_block)
+        inner = unet.up_blocks[:-1]
+        widths = [unet.mid_block.resnets[-1].out_channels, *(each.resnets[-1].out_channels for each in inner)]
+        self._up = [
+            (block(each, width), layers.upsample(each.upsamplers[0].conv))
+            for each, width in zip(inner, widths, strict=False)
+        ]
+        self.conditioning = Conditioning(unet, conditioned)
 
     def context(self, text: Tensor) -> list[Tensor]:
         """Keys and values of the text, (B, 77, W) fp16, for every layer in the order in which they run."""
-        blocks = [*self._down, self._middle, *self._up]
-        return [pair for block in blocks for transformer in block[1] for pair in transformer.context(text)]
+        blocks = [*(block for block, _ in self._down), self._middle, *(block for block, _ in self._up)]
+        return [pair for block in blocks for transformer in block.transformers for pair in transformer.context(text)]
 
-    def __call__(self, sample: Tensor, context: list[Tensor], shifts: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def __call__(
+        self, sample: Tensor, context: list[Tensor], shifts: Sequence[Tensor]
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Everything but what `OuterLevel` leaves to do.
 
         Args:
@@ -186,26 +202,20 @@ class DeepUnet:
             (B, S, S, C) fp16.
         """
         text, shift = iter(context), iter(shifts)
-        hidden: Tensor = self.outer.enter(sample)
+        hidden = self.outer.enter(sample)
         skips = [hidden]
-        for resnets, transformers, scaler in self._down:
-            for number, resnet in enumerate(resnets):
-                hidden = _through(resnet(hidden, next(shift)), transformers, number, text)
+        for block, downsampler in self._down:
+            for number in range(len(block.resnets)):
+                hidden = block(number, hidden, next(shift), text)
                 skips.append(hidden)
-            if scaler is not None:
-                hidden = add_up(Pending(scaler(hidden), scaler.bias))
+            if downsampler is not None:
+                hidden = add_up(Pending(downsampler(hidden), downsampler.bias))
                 skips.append(hidden)
-        resnets, transformers = self._middle
-        for number, resnet in enumerate(resnets):
-            hidden = _through(resnet(hidden, next(shift)), transformers, number, text)
-        entered, first, second = skips[0], skips[1], skips[2]
-        for resnets, transformers, scaler in self._up:
-            for number, resnet in enumerate(resnets):
-                hidden = _through(resnet(hidden, next(shift), skips.pop()), transformers, number, text)
-            hidden = scaler(hidden)
+        for number in range(len(self._middle.resnets)):
+            hidden = self._middle(number, hidden, next(shift), text)
+        entered, first, second = skips[:3]
+        for block, upsampler in self._up:
+            for number in range(len(block.resnets)):
+                hidden = block(number, hidden, next(shift), text, skips.pop())
+            hidden = upsampler(hidden)
         return entered, first, second, hidden
-
-
-def _through(hidden: Pending | Tensor, transformers: list[Transformer], number: int, text: Iterator[Tensor]) -> Tensor:
-    """What a residual block gives, through the transformer that follows it, where one does."""
-    return transformers[number](hidden, text) if number < len(transformers) else add_up(hidden)

@@ -41,6 +41,11 @@ def test_quoted_captions_are_read_as_csv(file):
         ([HEADER, row(1, "a"), row(1, "b")], "id 1 twice"),
         ([HEADER], "no rows"),
         ([HEADER, row(1, "")], "empty"),
+        ([HEADER, row(1, "a"), row(2, "one\ttab")], "line 3"),
+        ([HEADER, row(1, "one\ttab")], "a row has more fields than the header"),
+        ([HEADER, "1\t2\tcaption"], "a row has fewer fields than the header"),
+        ([HEADER, row(1, '"Stop" signs')], "line 2"),
+        ([HEADER, row(1, '"never closed')], "not a TSV"),
         ([""], "lacks the columns"),
     ],
 )

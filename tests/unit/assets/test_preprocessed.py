@@ -109,7 +109,7 @@ def test_every_row_is_what_open_clips_tokenizer_gives(run, simple, tmp_path):
 
 
 @pytest.mark.skipif(
-    not REAL.is_file() or other_inputs(REAL, REAL.parent),
+    not REAL.is_file() or bool(other_inputs(REAL, REAL.parent)),
     reason="SDXL_CAPTIONS does not name the benchmark's captions_source.tsv",
 )
 def test_the_benchmarks_own_captions(run, simple, tmp_path):

@@ -9,11 +9,13 @@ from sdxl_engine.engines.registry import ENGINES, EngineEntry, create_engine, re
 from sdxl_engine.errors import EngineError, UnavailableError, UsageError
 from sdxl_engine.models.spec import NETWORKS
 
+ON_CPU = [name for name, entry in ENGINES.items() if "cpu" in entry.devices]
+
 
 @pytest.fixture(scope="module")
 def engines(bundle, spec, build_dir):
     request = EngineRequest(checkpoint=bundle, spec=spec, cache=build_dir / "engines")
-    made = {name: create_engine(resolve_engine(name), request) for name in ENGINES}
+    made = {name: create_engine(resolve_engine(name), request) for name in ON_CPU}
     yield made
     for engine in made.values():
         engine.close()
@@ -50,7 +52,7 @@ def test_onnxruntime_computes_what_torch_computes(engines, spec, network, images
         assert float(error) < 2e-5, f"{network}, output {name}: relative error {float(error):.2e}"
 
 
-@pytest.mark.parametrize("name", ENGINES)
+@pytest.mark.parametrize("name", ON_CPU)
 def test_cached_features_are_passed_in_place(engines, spec, name):
     """The shallow UNet reads the very memory that the deep one wrote, so the two bindings need no copy between them."""
     engine = engines[name]
@@ -190,10 +192,12 @@ def test_an_unknown_engine_suggests_the_nearest():
 
 
 def test_auto_takes_an_engine_for_gpus_where_there_is_one(monkeypatch):
-    gpu = SimpleNamespace(gpus=("a GPU",))
-    monkeypatch.setattr("sdxl_engine.systems.machine.detect", lambda environ: gpu)
+    gpu = SimpleNamespace(compute_capability=(9, 0))
+    monkeypatch.setattr("sdxl_engine.systems.machine.detect", lambda environ: SimpleNamespace(gpus=(gpu,)))
     found = SimpleNamespace(origin="somewhere")
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "tensorrt" else found)
-    assert resolve_engine("auto").name == "torch", "TensorRT-RTX builds plans; it is not an engine to run with"
+    assert resolve_engine("auto").name == "cuda", "TensorRT-RTX builds plans; it is not an engine to run with"
+    gpu.compute_capability = (8, 9)
+    assert resolve_engine("auto").name == "torch", "the engine cuda has no kernels for this GPU"
     monkeypatch.setattr("importlib.util.find_spec", lambda name: found)
     assert resolve_engine("auto").name == "tensorrt"

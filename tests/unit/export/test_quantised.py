@@ -1,6 +1,7 @@
 """Ranges that ModelOpt measures, layers rounded to them, and their ONNX export, on a network of three layers."""
 
 import copy
+import dataclasses
 from collections import Counter
 
 import numpy as np
@@ -10,16 +11,16 @@ import pytest
 import torch
 from torch import nn
 
-from sdxl_engine.errors import UsageError
 from sdxl_engine.export import calibration
 from sdxl_engine.export import onnx as exporter
-from sdxl_engine.export.calibration import calibration_captions, ranges_of
+from sdxl_engine.export.calibration import statistics_of
+from sdxl_engine.export.calibration_set import CalibrationSet
 from sdxl_engine.export.quantised_layers import Amax, QuantisedLayer, replace_layers
 from sdxl_engine.export.ranges import measured_ranges
 from sdxl_engine.export.recipes import FP8, INT8, RECIPES
+from sdxl_engine.export.statistics import LayerStatistics
 from sdxl_engine.models.spec import NetworkSpec, TensorSpec, read_spec
-from sdxl_engine.shapes.bundle import BUNDLE
-from sdxl_engine.shapes.grammar import parse, split
+from sdxl_engine.shapes.bundle import BUNDLE, LATENT
 
 
 class Net(nn.Module):
@@ -43,7 +44,8 @@ def net():
 
 @pytest.fixture(scope="module")
 def batches():
-    return torch.randn(3, 2, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    """Three batches of four steps."""
+    return torch.randn(12, 2, 3, 8, 8, generator=torch.Generator().manual_seed(1))
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +57,7 @@ def ranges(net, batches):
             for batch in batches:
                 watched(batch)
 
-    return ranges_of(watched, draw)
+    return statistics_of(watched, draw, steps=4)
 
 
 def in_int8(values, amax):
@@ -72,32 +74,70 @@ def in_fp8(values, amax):
     return np.sign(scaled) * nearest * (amax / 448)
 
 
-def test_ranges_are_the_largest_magnitudes_of_all_batches(net, batches, ranges):
+def test_statistics_are_largest_magnitudes_by_channel_and_by_step(net, batches, ranges):
     assert set(ranges) == {"conv_in", "conv", "ff"}
-    seen = torch.stack([net.conv_in(batch) for batch in batches])
-    torch.testing.assert_close(ranges["conv"].input, seen.abs().max())
+    seen = torch.stack([net.conv_in(batch) for batch in batches]).abs()
+    torch.testing.assert_close(ranges["conv"].channels, seen.amax(dim=(0, 1, 3, 4)))
+    of_calls = seen.flatten(1).amax(1).reshape(3, 4)
+    torch.testing.assert_close(ranges["conv"].steps, torch.stack([of_calls.amax(0), of_calls.mean(0)]))
+    of_ff = torch.stack([net.conv(net.conv_in(batch)) for batch in batches]).abs()
+    torch.testing.assert_close(ranges["ff"].channels, of_ff.amax(dim=(0, 1, 3, 4)))
+    assert ranges["ff"].steps is None
     torch.testing.assert_close(ranges["conv"].weight, net.conv.weight.abs().amax(dim=(1, 2, 3)))
     torch.testing.assert_close(ranges["ff"].weight, net.ff.weight.abs().amax(dim=1))
 
 
-def test_ranges_are_measured_once_for_all_recipes_and_anew_for_another_unet(ranges, tmp_path, monkeypatch):
+def test_ranges_are_measured_once_for_all_recipes_and_anew_for_other_captions_or_another_unet(
+    ranges, tmp_path, monkeypatch
+):
     measured = []
 
-    def calibrated(_checkpoint, _spec, _captions, model_opt):
-        measured.append(model_opt)
+    def calibrated(_checkpoint, _spec, drawn, model_opt):
+        measured.append((drawn.captions, model_opt))
         return ranges
 
     monkeypatch.setattr(calibration, "calibrated", calibrated)
-    for recipe, model_opt in ((INT8, "NoOpt"), (FP8, "DeepCache"), (FP8, "DeepCachePruned"), (INT8, "DeepCachePruned")):
-        found = measured_ranges(BUNDLE, read_spec(BUNDLE), tmp_path, recipe, model_opt)
+    one, other = (CalibrationSet((text,), BUNDLE / LATENT) for text in ("a ring", "a cross"))
+    for drawn, model_opt in (
+        (one, "NoOpt"),
+        (one, "DeepCache"),
+        (one, "DeepCachePruned"),
+        (other, "NoOpt"),
+        (one, "DeepCachePruned"),
+    ):
+        found = measured_ranges(BUNDLE, read_spec(BUNDLE), tmp_path, drawn, model_opt)
         assert found.keys() == ranges.keys()
-        torch.testing.assert_close(found["conv"].input, ranges["conv"].input)
-        torch.testing.assert_close(found["conv"].weight, ranges["conv"].weight)
-    assert measured == ["NoOpt", "DeepCachePruned"]
+        torch.testing.assert_close(vars(found["conv"]), vars(ranges["conv"]))
+        assert found["ff"].steps is None
+    assert measured == [(("a ring",), "NoOpt"), (("a ring",), "DeepCachePruned"), (("a cross",), "NoOpt")]
+
+
+@pytest.mark.parametrize(
+    ("changes", "conv"),
+    [
+        ({}, 9.0),
+        ({"percentile": 0.5}, 7.0),
+        ({"collect": "min-max"}, 4.0),
+        ({"collect": "min-max", "percentile": 0.75}, 5.0),
+        ({"collect": "min-mean"}, 2.0),
+        ({"collect": "min-mean", "percentile": 0.25}, 3.0),
+    ],
+)
+def test_a_recipe_takes_a_convolutions_range_from_the_steps_it_looks_at(changes, conv):
+    steps = torch.tensor([[7.0, 5.0, 9.0, 4.0], [3.0, 2.5, 4.0, 2.0]])
+    weight = torch.tensor([1.0, 2.0])
+    statistics = {
+        "conv": LayerStatistics(torch.tensor([9.0, 1.0]), steps, weight),
+        "ff": LayerStatistics(torch.tensor([2.0, 6.0]), None, weight),
+    }
+    found = dataclasses.replace(INT8, **{"collect": "max"} | changes).layers(statistics)
+    assert float(found["conv"].input) == conv
+    assert float(found["ff"].input) == 6
 
 
 def test_a_recipe_leaves_out_what_it_keeps_and_fp8_has_one_range_for_all_of_a_layers_weights(net, ranges):
-    assert INT8.layers(ranges) == {name: ranges[name] for name in ("conv", "ff")}
+    assert set(INT8.layers(ranges)) == {"conv", "ff"}
+    torch.testing.assert_close(INT8.layers(ranges)["ff"].weight, ranges["ff"].weight)
     assert set(FP8.layers(ranges)) == {"conv", "ff"}
     torch.testing.assert_close(FP8.layers(ranges)["ff"].weight, net.ff.weight.abs().max())
 
@@ -149,12 +189,3 @@ def test_the_export_rounds_inputs_and_weights_and_onnx_runtime_computes_the_same
 )
 def test_a_recipe_keeps_the_layers_that_its_sources_name(layer, keeping):
     assert {recipe for recipe in RECIPES.values() if recipe.keeps(layer)} == keeping
-
-
-def test_calibration_captions_show_no_scene_that_is_scored(tmp_path):
-    captions = calibration_captions(BUNDLE, INT8)
-    validation = {parse(text).canonical for text in split()[0]}
-    assert len(captions) == INT8.captions
-    assert not validation & {parse(text).canonical for text in captions}
-    with pytest.raises(UsageError, match="no calibration captions"):
-        calibration_captions(tmp_path, INT8)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from sdxl_engine.data_parallel import DataParallel
 from sdxl_engine.errors import AssetError
 from sdxl_engine.loadgen import sut
 
@@ -75,6 +76,19 @@ class Tiny:
         return images
 
 
+class Counted(Tiny):
+    """Adds a line to a file for each batch."""
+
+    def __init__(self, *, notes: str, **options):
+        super().__init__(**options)
+        self.notes = Path(notes)
+
+    def generate(self, indices):
+        with self.notes.open("a") as file:
+            print(*indices.tolist(), file=file)
+        return super().generate(indices)
+
+
 class TwoPhase(Tiny):
     """Draws into two buffers that take turns, and notes in a file what is asked of it and when."""
 
@@ -117,6 +131,11 @@ def two_phases_but_generate_replaced(**options):
     source = TwoPhase(**options)
     source.generate = lambda indices: 255 - Tiny.generate(source, indices)
     return source
+
+
+def on_two_devices(**options):
+    """Tiny sources in two processes of LoadGen's own process."""
+    return DataParallel("loadgen_fakes:Tiny", [("cpu", options), ("cpu", options)])
 
 
 def answer_all_but(position):

@@ -203,7 +203,7 @@ def test_shallow_steps_after_a_pruned_deep_one_run_the_full_unets_outer_level(re
     pruned, full = (denoised_by_torch(request_of("fp32", opt), {0, 2}) for opt in ("DeepCachePruned", "DeepCache"))
     assert all(off(one, other) > 0.1 for one, other in zip(pruned, full, strict=True))
     engine = ours(request_of("fp16", "DeepCachePruned"))
-    engine._shallow = engine._deep.outer
+    engine._loaded = dataclasses.replace(engine._loaded, shallow=engine._loaded.deep.outer)
     wrong = denoised(engine, {0, 2}, shared=True)
     assert off(wrong[1], pruned[1]) > 0.1
 
