@@ -5,7 +5,6 @@ Every linear layer's shape of a deep step, and of the text encoders, by each of
     torch fp16, torch fp8       F.linear; torch._scaled_mm with one scale each
     lt ...                      our cuBLASLt binding: its first algorithm, or the one that tuning chose (`tuned`);
                                 `+res`: adding to the residual stream in the same kernel
-    ... outer, ... channel      a scale per row and column; per column, as cuBLASLt's alpha
     geglu ...                   the first half of a feed-forward layer through to GEGLU's output: one fused Triton
                                 kernel, or cuBLASLt's product and a pointwise kernel of torch.compile
 
@@ -28,7 +27,7 @@ from sdxl_engine.engines.cuda.cublaslt import Matmul
 from sdxl_engine.engines.cuda.cublaslt_library import load
 from sdxl_engine.engines.cuda.cublaslt_problem import GemmProblem
 from sdxl_engine.engines.cuda.kernels.geglu_gemm import GegluGemm, GegluProblem
-from sdxl_engine.engines.cuda.timing import milliseconds
+from sdxl_engine.engines.cuda.timing import graphed_milliseconds
 from sdxl_engine.environment import environment
 
 if TYPE_CHECKING:
@@ -98,18 +97,7 @@ class Row:
     tflops: float | None = None
     relative_error: float | None = None
     error: str | None = None
-
-
-def graph_ms(calls: list[Callable[[], object]]) -> float:
-    """Time of one of `calls`, ms, of a graph with all of them."""
-    for call in calls:
-        call()
-    torch.cuda.synchronize()
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        for call in calls:
-            call()
-    return milliseconds(graph.replay, REPLAYS) / len(calls)
+    choice: str = ""
 
 
 def compared(result: torch.Tensor, exact: torch.Tensor, most: float) -> float:
@@ -123,9 +111,9 @@ def compared(result: torch.Tensor, exact: torch.Tensor, most: float) -> float:
 def exact_product(problem: GemmProblem, arguments: dict[str, Any]) -> torch.Tensor:
     """In float64, unrounded, with what `out` holds now."""
     exact = arguments["a"].double() @ arguments["w"].double().T
-    for name, shape in (("a_scale", (-1, 1)), ("w_scale", (1, -1))):
+    for name in ("a_scale", "w_scale"):
         if name in arguments:
-            exact *= arguments[name].double().reshape(shape)
+            exact *= arguments[name].double()
     if problem.bias:
         exact += arguments["bias"].double()
     if problem.residual:
@@ -149,32 +137,35 @@ def torch_call(problem: GemmProblem, a: dict[str, Any]) -> Callable[[], torch.Te
     )
 
 
-def product(layer: Layer, dtype: str, scaling: str, ours: str, residual: bool) -> tuple[float, float]:
-    """Time and relative error of one way of a layer; `ours` is `torch`, `default` or `tuned`."""
+def product(layer: Layer, dtype: str, scaling: str, ours: str, residual: bool) -> tuple[float, float, str]:
+    """Time and relative error of one way of a layer, and what tuning took; `ours` is `torch`, `default` or `tuned`."""
     problem = GemmProblem(layer.m, layer.n, layer.k, dtype, layer.bias, residual, scaling)  # type: ignore[arg-type]
     matmul = Matmul(problem)
     sets = [matmul.example(seed) for seed in range(SETS)]
     exact = exact_product(problem, sets[0])
     calls: list[Callable[[], torch.Tensor]]
+    chosen = ""
     if ours == "torch":
         calls = [torch_call(problem, arguments) for arguments in sets]
     else:
         if ours == "tuned":
-            matmul.tune(repeats=5, sets=2)
+            times = matmul.tune(sets=2)
+            taken = [bytes(algorithm).hex() for algorithm in matmul.algorithms].index(matmul.choice["algorithm"])
+            chosen = f"{taken} of {len(times)}"
         if not residual:
             sets[0]["out"].fill_(torch.nan)
         calls = [lambda arguments=arguments: matmul(**arguments) for arguments in sets]
     error = compared(calls[0](), exact, RELATIVE[dtype])
     del exact
-    return graph_ms(calls), error
+    return graphed_milliseconds(calls, REPLAYS), error, chosen
 
 
-def geglu_fused(layer: Layer, dtype: str, tuned: bool) -> tuple[float, float]:
-    """The fused kernel."""
+def geglu_fused(layer: Layer, dtype: str, tuned: bool) -> tuple[float, float, str]:
+    """Time and relative error of the fused kernel, and how it ran."""
     problem = GegluProblem(layer.m, layer.n // 2, layer.k, dtype, dtype)  # type: ignore[arg-type]
     fused = GegluGemm(problem)
     if tuned:
-        fused.tune(repeats=5)
+        fused.tune()
     sets = [fused.example(seed) for seed in range(SETS)]
     first = sets[0]
     first["out"].view(torch.uint8).fill_(0x7F)  # NaN
@@ -185,7 +176,8 @@ def geglu_fused(layer: Layer, dtype: str, tuned: bool) -> tuple[float, float]:
         fused(**first), exact.clamp(-FP8_MOST, FP8_MOST), RELATIVE[f"geglu {dtype}" if dtype == "fp8" else dtype]
     )
     del exact, v, g
-    return graph_ms([lambda arguments=arguments: fused(**arguments) for arguments in sets]), error
+    calls = [lambda arguments=arguments: fused(**arguments) for arguments in sets]
+    return graphed_milliseconds(calls, REPLAYS), error, str(fused.candidate)
 
 
 @torch.compile(dynamic=False)
@@ -196,12 +188,12 @@ def pointwise_geglu(both: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     return outputs.to(dtype) if dtype == torch.float16 else (outputs / OUT_SCALE).clamp(-FP8_MOST, FP8_MOST).to(dtype)
 
 
-def geglu_separate(layer: Layer, dtype: str) -> tuple[float, float]:
+def geglu_separate(layer: Layer, dtype: str) -> tuple[float, float, str]:
     """The product of cuBLASLt and a pointwise kernel."""
     scaling = "tensor" if dtype == "fp8" else "none"
     problem = GemmProblem(layer.m, layer.n, layer.k, dtype, layer.bias, False, scaling)  # type: ignore[arg-type]
     matmul = Matmul(problem)
-    matmul.tune(repeats=5, sets=2)
+    matmul.tune(sets=2)
     sets = [matmul.example(seed) for seed in range(SETS)]
 
     def call(arguments: dict[str, Any]) -> torch.Tensor:
@@ -213,23 +205,18 @@ def geglu_separate(layer: Layer, dtype: str) -> tuple[float, float]:
         exact = (exact / OUT_SCALE).clamp(-FP8_MOST, FP8_MOST)
     error = compared(call(sets[0]), exact, RELATIVE["geglu fp8" if dtype == "fp8" else dtype])
     del exact, v, g
-    return graph_ms([lambda arguments=arguments: call(arguments) for arguments in sets]), error
+    return graphed_milliseconds([lambda arguments=arguments: call(arguments) for arguments in sets], REPLAYS), error, ""
 
 
-def methods(layer: Layer) -> dict[str, Callable[[], tuple[float, float]]]:
+def methods(layer: Layer) -> dict[str, Callable[[], tuple[float, float, str]]]:
     """Ways of a layer by name."""
-    ways: dict[str, Callable[[], tuple[float, float]]] = {}
+    ways: dict[str, Callable[[], tuple[float, float, str]]] = {}
     for dtype, scaling in (("fp16", "none"), ("fp8", "tensor")):
         ways[f"torch {dtype}"] = lambda d=dtype, s=scaling: product(layer, d, s, "torch", False)
         for ours in ("default", "tuned"):
             ways[f"lt {dtype} {ours}"] = lambda d=dtype, s=scaling, o=ours: product(layer, d, s, o, False)
             if layer.residual:
                 ways[f"lt {dtype} {ours} +res"] = lambda d=dtype, s=scaling, o=ours: product(layer, d, s, o, True)
-    if layer.calls:
-        for scaling in ("outer", "channel"):
-            ways[f"lt fp8 {scaling} tuned"] = lambda s=scaling: product(layer, "fp8", s, "tuned", False)
-            if layer.residual:
-                ways[f"lt fp8 {scaling} tuned +res"] = lambda s=scaling: product(layer, "fp8", s, "tuned", True)
     if layer.name.startswith("ff1"):
         for dtype in ("fp16", "fp8"):
             ways[f"geglu {dtype} lt + pointwise"] = lambda d=dtype: geglu_separate(layer, d)
@@ -238,11 +225,11 @@ def methods(layer: Layer) -> dict[str, Callable[[], tuple[float, float]]]:
     return ways
 
 
-def measured(layer: Layer, method: str, way: Callable[[], tuple[float, float]]) -> Row:
+def measured(layer: Layer, method: str, way: Callable[[], tuple[float, float, str]]) -> Row:
     """The row of one way, with an error in place of figures if it fails."""
     row = Row(layer.name, layer.m, layer.n, layer.k, layer.calls, method)
     try:
-        row.ms, row.relative_error = way()
+        row.ms, row.relative_error, row.choice = way()
         row.tflops = 2 * layer.m * layer.n * layer.k / row.ms / 1e9
     except Exception as error:  # noqa: BLE001 - whatever it is, the other rows go on
         row.error = f"{type(error).__name__}: {error}"
@@ -279,7 +266,7 @@ def main() -> None:
     if torch.cuda.is_available():
         about["gpu"] = torch.cuda.get_device_name()
     print(", ".join(f"{name} {about.get(name)}" for name in ("gpu", "torch", "cublaslt")))
-    print(f"{'layer':<16}{'M':>7}{'N':>7}{'K':>6}  {'method':<28}{'ms':>9}{'TFLOP/s':>9}{'rel.err':>10}")
+    print(f"{'layer':<16}{'M':>7}{'N':>7}{'K':>6}  {'method':<28}{'ms':>9}{'TFLOP/s':>9}{'rel.err':>10}  chosen")
     rows = []
     for layer in LAYERS:
         for method, way in methods(layer).items():
@@ -289,7 +276,7 @@ def main() -> None:
             rows.append(row)
             figures = row.error and "  " + " ".join(row.error.split())[:160]
             if row.ms and row.tflops and row.relative_error:
-                figures = f"{row.ms:9.4f}{row.tflops:9.1f}{row.relative_error:10.1e}"
+                figures = f"{row.ms:9.4f}{row.tflops:9.1f}{row.relative_error:10.1e}  {row.choice}"
             print(f"{row.layer:<16}{row.m:>7}{row.n:>7}{row.k:>6}  {method:<28}{figures}", flush=True)
     totals = sums(rows)
     print("\nms of the linear layers of a deep step; geglu: of ff1 through GEGLU alone")

@@ -1,10 +1,10 @@
 """The Triton kernels of the engine `cuda` on SDXL's shapes, against cuDNN and PyTorch: `python benchmarks/kernels.py`.
 
 Each row first compares the kernel's output for one image (or its first rows) with float32 arithmetic on the very
-inputs, then looks for the fastest launch configuration, then times: median of 20 replays of a CUDA graph of several
-launches, by CUDA events.
-Inputs that would fit the L2 cache are taken from as many copies in turn as it takes to leave it. The baseline is
-float16: cuDNN with its own search, on channels-last tensors; torch's eager GroupNorm, LayerNorm, SiLU and GELU.
+inputs, then times, the convolutions after tuning: median of replays of a CUDA graph of several launches, by CUDA
+events. Inputs that would fit the L2 cache are taken from as many copies in turn as it takes to leave it. The baseline
+is float16: cuDNN with its own search, on channels-last tensors; torch's eager GroupNorm, LayerNorm, SiLU and attention.
+Products, with and without GEGLU, are in `benchmarks/gemms.py`.
 
     TFLOP/s     operations that the kernel does (after upsampling 4 taps; cuDNN does 9)
     TB/s        bytes that the operation must move: inputs and outputs once, GroupNorm's input twice
@@ -27,19 +27,15 @@ from typing import TYPE_CHECKING
 import torch
 from torch.nn import functional as F
 
-from sdxl_engine.engines.cuda.kernels.checks import FP8
-from sdxl_engine.engines.cuda.kernels.conv3x3 import conv3x3, tune_conv3x3
+from sdxl_engine.engines.cuda.kernels.conv3x3 import CONFIGURATIONS, conv3x3, tune_conv3x3
 from sdxl_engine.engines.cuda.kernels.conv_weights import pack_conv3x3, pack_upsample_conv3x3
-from sdxl_engine.engines.cuda.kernels.elementwise import (
-    absolute_maximum,
-    geglu,
-    guided_euler_step,
-    quantise,
-    upsample,
-)
-from sdxl_engine.engines.cuda.kernels.group_norm_silu import group_norm, tune_group_norm
-from sdxl_engine.engines.cuda.kernels.layer_norm import layer_norm, tune_layer_norm
-from sdxl_engine.engines.cuda.kernels.tuning import graphed_milliseconds
+from sdxl_engine.engines.cuda.kernels.fp8 import E4M3 as FP8
+from sdxl_engine.engines.cuda.kernels.fp8 import quantise
+from sdxl_engine.engines.cuda.kernels.group_norm import group_norm
+from sdxl_engine.engines.cuda.kernels.pointwise import add_up, layer_norm
+from sdxl_engine.engines.cuda.kernels.text_attention import text_attention
+from sdxl_engine.engines.cuda.layers import Norm, Pending
+from sdxl_engine.engines.cuda.timing import graphed_milliseconds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -70,8 +66,14 @@ GROUP_NORMS = [
     (8, 256, 256, 512, 0),
 ]
 LAYER_NORMS = [(16384, 1280), (65536, 640)]
-GEGLUS = [(16384, 10240), (65536, 5120)]
-REPETITIONS = 20
+PENDING_SUMS = [(16, 128, 128, 320), (8, 512, 512, 256)]
+TEXT_ATTENTIONS = [
+    # images, pixels, heads
+    (16, 1024, 20),
+    (16, 4096, 10),
+]
+KEYS, HEAD = 77, 64
+REPETITIONS = 10
 SCALE = 0.02
 """Of activations: normal values reach 4 or so, which is 200 of FP8's 448."""
 
@@ -120,7 +122,7 @@ def relative(got: torch.Tensor, expected: torch.Tensor) -> float:
 
 def rounded_to_fp8(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """FP8 values and their scale."""
-    scale = torch.tensor(SCALE, device=x.device)
+    scale = torch.full((1,), SCALE, device=x.device)
     return (x / scale).clamp(-448, 448).to(FP8), scale
 
 
@@ -138,7 +140,8 @@ def convolution(shape: tuple[int, ...], dtype: torch.dtype, *, zoom: int) -> Row
     conv3x3(inputs, weights, x_scale=scale, bias=bias, out=out)
     one = inputs[:1].float() * (1.0 if scale is None else scale)
     row.error = relative(out[:1], exact_convolution(one, weights, bias, zoom))
-    row.configuration = tune_conv3x3(inputs, weights, x_scale=scale, bias=bias, out=out)[0][1]
+    tune_conv3x3(inputs, weights, x_scale=scale, bias=bias, out=out)
+    row.configuration = next(reversed(CONFIGURATIONS.chosen.values()))
     row.ms = timed([partial(conv3x3, one_of, weights, x_scale=scale, bias=bias, out=out) for one_of in copies(inputs)])
     taps = 9 if zoom == 1 else 4
     row.rate = 2e-9 * taps * channels * out_channels * images * height * width * zoom**2 / row.ms
@@ -180,16 +183,13 @@ def normalised(shape: tuple[int, ...], dtype: torch.dtype) -> Row:
     x = torch.randn(images, height, width, first, device="cuda", dtype=torch.float16)
     more = torch.randn(images, height, width, second, device="cuda", dtype=torch.float16) if second else None
     weight, bias = torch.randn(channels, device="cuda"), torch.randn(channels, device="cuda")
-    scale = torch.tensor(SCALE, device="cuda") if dtype == FP8 else None
-    out = torch.full((images, height, width, channels), math.nan, device="cuda").to(dtype)
-    group_norm(x, weight, bias, second=more, scale=scale, out=out)
+    norm = Norm(weight, bias, 1e-5, 32)
+    scale = torch.full((1,), SCALE, device="cuda") if dtype == FP8 else None
+    out, _ = group_norm(x, norm, more, silu=True, scale=scale)
     one = (x[:1] if more is None else torch.cat([x[:1], more[:1]], -1)).permute(0, 3, 1, 2)
     expected = F.silu(F.group_norm(one.float(), 32, weight, bias, 1e-5)).permute(0, 2, 3, 1)
     row.error = relative(out[:1].float() * (1.0 if scale is None else scale), expected)
-    row.configuration = tune_group_norm(x, weight, bias, second=more, scale=scale, out=out)[0][1]
-    row.ms = timed(
-        [partial(group_norm, one_of, weight, bias, second=more, scale=scale, out=out) for one_of in copies(x)]
-    )
+    row.ms = timed([partial(group_norm, one_of, norm, more, silu=True, scale=scale) for one_of in copies(x)])
     row.rate = 1e-9 * images * height * width * channels * (4 + out.itemsize) / row.ms
     half, half_bias = weight.half(), bias.half()
 
@@ -207,38 +207,58 @@ def layer_normalised(shape: tuple[int, int], dtype: torch.dtype) -> Row:
     row = Row(f"layer_norm {'fp8' if dtype == FP8 else 'fp16'}", "x".join(map(str, shape)), unit="TB/s")
     x = torch.randn(shape, device="cuda", dtype=torch.float16)
     weight, bias, shift = (torch.randn(shape[1], device="cuda") for _ in range(3))
-    scale = torch.tensor(SCALE, device="cuda") if dtype == FP8 else None
-    out = torch.full(shape, math.nan, device="cuda").to(dtype)
-    layer_norm(x, weight, bias, shift=shift, scale=scale, out=out)
+    norm = Norm(weight, bias, 1e-5)
+    scale = torch.full((1,), SCALE, device="cuda") if dtype == FP8 else None
+    out = layer_norm(x, norm, shift, scale)
     expected = F.layer_norm(x.float() + shift, shape[1:], weight, bias, 1e-5)
     row.error = relative(out.float() * (1.0 if scale is None else scale), expected)
-    row.configuration = tune_layer_norm(x, weight, bias, shift=shift, scale=scale, out=out)[0][1]
-    row.ms = timed(
-        [partial(layer_norm, one_of, weight, bias, shift=shift, scale=scale, out=out) for one_of in copies(x)]
-    )
+    row.ms = timed([partial(layer_norm, one_of, norm, shift, scale) for one_of in copies(x)])
     row.rate = 1e-9 * x.numel() * (2 + out.itemsize) / row.ms
     half, half_bias = weight.half(), bias.half()
     row.baseline_ms = timed([partial(F.layer_norm, one_of, shape[1:], half, half_bias) for one_of in copies(x)])
     return row
 
 
-def gated(shape: tuple[int, int], dtype: torch.dtype) -> Row:
-    """GEGLU."""
-    row = Row(f"geglu {'fp8' if dtype == FP8 else 'fp16'}", "x".join(map(str, shape)), unit="TB/s")
-    x = torch.randn(shape, device="cuda", dtype=torch.float16)
-    scale = torch.tensor(SCALE, device="cuda") if dtype == FP8 else None
-    out = torch.full((shape[0], shape[1] // 2), math.nan, device="cuda").to(dtype)
-    geglu(x, scale=scale, out=out)
-    value, gate = x[:1024].float().chunk(2, -1)
-    row.error = relative(out[:1024].float() * (1.0 if scale is None else scale), value * F.gelu(gate))
-    row.ms = timed([partial(geglu, one_of, scale=scale, out=out) for one_of in copies(x)])
-    row.rate = 1e-9 * out.numel() * (4 + out.itemsize) / row.ms
+def attended(shape: tuple[int, int, int], dtype: torch.dtype) -> Row:
+    """Attention of pixels to the text; the baseline is torch's fused attention on the same tensors."""
+    images, pixels, heads = shape
+    row = Row(f"text_attention {'fp8' if dtype == FP8 else 'fp16'}", f"{images}x{pixels}x{heads}x{HEAD}", unit="TB/s")
+    query = torch.randn(images * pixels, heads * HEAD, device="cuda", dtype=torch.float16)
+    context = torch.randn(images, KEYS, 2 * heads * HEAD, device="cuda", dtype=torch.float16)
+    scale = torch.full((1,), SCALE, device="cuda") if dtype == FP8 else None
+
+    def by_head(each: torch.Tensor) -> torch.Tensor:
+        return each.unflatten(-1, (heads, HEAD)).transpose(1, 2)
+
+    key, value = (by_head(each) for each in context.chunk(2, -1))
 
     def eager(one_of: torch.Tensor) -> torch.Tensor:
-        value, gate = one_of.chunk(2, -1)
-        return value * F.gelu(gate)
+        return F.scaled_dot_product_attention(by_head(one_of.unflatten(0, (images, pixels))), key, value)
 
-    row.baseline_ms = timed([partial(eager, one_of) for one_of in copies(x)])
+    out = text_attention(query, context, heads, scale)
+    first = F.scaled_dot_product_attention(
+        by_head(query[:pixels].unflatten(0, (1, pixels))).float(), key[:1].float(), value[:1].float()
+    )
+    first = first.transpose(1, 2).reshape(pixels, -1)
+    row.error = relative(out[:pixels].float() * (1.0 if scale is None else scale), first)
+    row.ms = timed([partial(text_attention, one_of, context, heads, scale) for one_of in copies(query)])
+    row.rate = 1e-9 * query.numel() * (2 + out.itemsize) / row.ms
+    row.baseline_ms = timed([partial(eager, one_of) for one_of in copies(query)])
+    return row
+
+
+def added_up(shape: tuple[int, ...]) -> Row:
+    """A value, a constant per image and channel, and a residual; the baseline is torch's sum of the three."""
+    row = Row("add_up", "x".join(map(str, shape)), unit="TB/s")
+    value, residual = (torch.randn(shape, device="cuda", dtype=torch.float16) for _ in range(2))
+    shift = torch.randn(shape[0], shape[3], device="cuda")
+    pending = [Pending(one_of, shift, residual) for one_of in copies(value)]
+    expected = value[:1].float() + shift[0] + residual[:1].float()
+    row.error = relative(add_up(pending[0])[:1], expected)
+    row.ms = timed([partial(add_up, one_of) for one_of in pending])
+    row.rate = 6e-9 * value.numel() / row.ms
+    half = shift.half()[:, None, None]
+    row.baseline_ms = timed([lambda one_of=one_of: one_of.value.add_(half).add_(residual) for one_of in pending])
     return row
 
 
@@ -246,63 +266,11 @@ def quantised(shape: tuple[int, int]) -> Row:
     """Float16 to FP8; the baseline is torch's multiplication and cast."""
     row = Row("quantise", "x".join(map(str, shape)), unit="TB/s")
     x = torch.randn(shape, device="cuda", dtype=torch.float16)
-    scale = torch.tensor(SCALE, device="cuda")
-    out = torch.full(shape, math.nan, device="cuda").to(FP8)
-    quantise(x, scale, out=out)
-    row.error = relative(out.float() * scale, x)
-    row.ms = timed([partial(quantise, one_of, scale, out=out) for one_of in copies(x)])
+    scale = torch.full((1,), SCALE, device="cuda")
+    row.error = relative(quantise(x, scale).float() * scale, x)
+    row.ms = timed([partial(quantise, one_of, scale) for one_of in copies(x)])
     row.rate = 3e-9 * x.numel() / row.ms
     row.baseline_ms = timed([lambda one_of=one_of: (one_of / scale).to(FP8) for one_of in copies(x)])
-    return row
-
-
-def maximum(shape: tuple[int, int]) -> Row:
-    """Absolute maximum; the baseline is torch's."""
-    row = Row("absolute_maximum", "x".join(map(str, shape)), unit="TB/s")
-    x = torch.randn(shape, device="cuda", dtype=torch.float16)
-    found = torch.zeros(1, device="cuda")
-    row.error = relative(absolute_maximum(x, found), x.abs().max()[None])
-    row.ms = timed([partial(absolute_maximum, one_of, found) for one_of in copies(x)])
-    row.rate = 2e-9 * x.numel() / row.ms
-    row.baseline_ms = timed([lambda one_of=one_of: one_of.abs().max() for one_of in copies(x)])
-    return row
-
-
-def stepped(shape: tuple[int, ...]) -> Row:
-    """Guidance, Euler step and next input; the baseline is the same in torch's eager operations."""
-    row = Row("guided_euler_step", "x".join(map(str, shape)), unit="TB/s")
-    noise = torch.randn(2 * shape[0], *shape[1:], device="cuda", dtype=torch.float16)
-    latents = torch.randn(shape, device="cuda")
-    sample = torch.full_like(noise, math.nan)
-    step = {"guidance": 8.0, "sigma_step": -0.7, "next_scale": 0.09}
-    negative, positive = noise.float().chunk(2)
-    expected = (latents + (negative + 8.0 * (positive - negative)) * -0.7) * 0.09
-    guided_euler_step(noise, latents, sample, **step)
-    row.error = relative(sample, torch.cat([expected, expected]))
-    row.ms = timed([partial(guided_euler_step, noise, latents, sample, **step)])
-    row.rate = 1e-9 * latents.numel() * 16 / row.ms
-
-    def eager() -> torch.Tensor:
-        negative, positive = noise.float().chunk(2)
-        latents.add_(negative + 8.0 * (positive - negative), alpha=-0.7)
-        return torch.cat([latents * 0.09] * 2).half()
-
-    row.baseline_ms = timed([eager])
-    return row
-
-
-def upsampled(shape: tuple[int, ...]) -> Row:
-    """Nearest-2x upsampling; the baseline is torch's on channels-last tensors."""
-    row = Row("upsample", "x".join(map(str, shape)), unit="TB/s")
-    x = torch.randn(shape, device="cuda", dtype=torch.float16)
-    out = torch.full((shape[0], 2 * shape[1], 2 * shape[2], shape[3]), math.nan, device="cuda", dtype=torch.float16)
-    upsample(x, out=out)
-    row.error = relative(out, x.repeat_interleave(2, 1).repeat_interleave(2, 2))
-    row.ms = timed([partial(upsample, one_of, out=out) for one_of in copies(x)])
-    row.rate = 1e-9 * x.numel() * 10 / row.ms
-    row.baseline_ms = timed(
-        [partial(F.interpolate, one_of.permute(0, 3, 1, 2), scale_factor=2, mode="nearest") for one_of in copies(x)]
-    )
     return row
 
 
@@ -325,14 +293,12 @@ def measurements(only: str | None) -> Iterator[tuple[str, str, Callable[[], Row]
             for shape in LAYER_NORMS:
                 yield f"layer_norm {dtype}", str(shape), partial(layer_normalised, shape, torch_dtype)
         if only in {None, "pointwise"}:
-            for shape in GEGLUS:
-                yield f"geglu {dtype}", str(shape), partial(gated, shape, torch_dtype)
+            for shape in TEXT_ATTENTIONS:
+                yield f"text_attention {dtype}", str(shape), partial(attended, shape, torch_dtype)
     if only in {None, "pointwise"}:
         yield "quantise", "", partial(quantised, (65536, 640))
-        yield "absolute_maximum", "", partial(maximum, (65536, 640))
-        yield "guided_euler_step", "", partial(stepped, (8, 4, 128, 128))
-        yield "upsample", "", partial(upsampled, (16, 64, 64, 640))
-        yield "upsample", "", partial(upsampled, (8, 512, 512, 256))
+        for shape in PENDING_SUMS:
+            yield "add_up", str(shape), partial(added_up, shape)
 
 
 def ceilings() -> dict[str, float]:

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 MOST_ALGORITHMS = 16
-LEAST_OUTER_VECTORS = 120900
-"""The first cuBLASLt with a scale per row and column."""
 
 
 class Matmul:
@@ -45,13 +43,6 @@ class Matmul:
         self.problem = problem
         self.device = torch.empty(0, device=device).device
         self.library = load()
-        if problem.scaling == "outer" and self.library.version < LEAST_OUTER_VECTORS:
-            raise EngineError(
-                "this cuBLASLt has no scale per row and column",
-                got=self.library.version,
-                expected=f"{LEAST_OUTER_VECTORS} or newer",
-                source=self.library.path,
-            )
         self.descriptors = Descriptors(self.library, problem)
         self._handle, self._workspace = _shared(self.library, self.device)
         self._pointers: tuple[int, int, int] = (0, 0, 0)
@@ -93,7 +84,7 @@ class Matmul:
         status = self._function(
             self._handle,
             made.product,
-            pointers[2] if self.problem.scaling == "channel" else self._alpha,
+            self._alpha,
             w.data_ptr(),
             made.weight,
             a.data_ptr(),
@@ -112,9 +103,10 @@ class Matmul:
             raise failed("cublasLtMatmul", status, self.problem, self.library)
         return out
 
-    def tune(self, *, repeats: int = 10, sets: int = 3) -> list[float]:
+    def tune(self, *, rounds: int = 8, sets: int = 3) -> list[float]:
         """Time every algorithm on random buffers and keep the fastest; the times in ms, in their order.
 
+        The one that cuBLASLt proposes first stays unless another is clearly faster.
         `sets` buffers take turns, so that what one product reads is not in the cache from the one before.
 
         Raises:
@@ -131,7 +123,7 @@ class Matmul:
 
             return once
 
-        best, times = fastest([run(index) for index in range(len(self.algorithms))], repeats)
+        best, times = fastest([run(index) for index in range(len(self.algorithms))], rounds=rounds)
         self._use(self.algorithms[best])
         return [time / sets for time in times]
 
@@ -227,7 +219,7 @@ class Matmul:
                 f"cuBLASLt has no algorithm for {self.problem}",
                 got=f"{count.value} candidates, none of which can run",
                 source=f"cuBLASLt {library.version} on {torch.cuda.get_device_name(self.device)}",
-                fix="fp8 needs compute capability 8.9 or newer; scaling `outer` needs 9.0 or newer",
+                fix="fp8 needs compute capability 8.9 or newer",
             )
         return [Algorithm.from_buffer_copy(bytes(algorithm)) for algorithm in found]
 

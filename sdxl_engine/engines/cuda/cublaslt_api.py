@@ -50,7 +50,6 @@ class Operation(IntEnum):
 class Describes(IntEnum):
     """`cublasLtMatmulDescAttributes_t`, without its CUBLASLT_MATMUL_DESC_."""
 
-    POINTER_MODE = 2
     TRANSA = 3
     TRANSB = 4
     EPILOGUE = 7
@@ -59,20 +58,6 @@ class Describes(IntEnum):
     B_SCALE_POINTER = 18
     FAST_ACCUM = 25
     BIAS_DATA_TYPE = 26
-    A_SCALE_MODE = 31
-    B_SCALE_MODE = 32
-
-
-class ScaleMode(IntEnum):
-    """`cublasLtMatmulMatrixScale_t`, without its CUBLASLT_MATMUL_MATRIX_SCALE_."""
-
-    OUTER_VEC_32F = 3
-
-
-class PointerMode(IntEnum):
-    """`cublasLtPointerMode_t`, without its CUBLASLT_POINTER_MODE_."""
-
-    ALPHA_DEVICE_VECTOR_BETA_HOST = 4
 
 
 class Epilogue(IntEnum):

@@ -14,9 +14,7 @@ from sdxl_engine.engines.cuda.cublaslt_api import (
     Describes,
     Epilogue,
     Operation,
-    PointerMode,
     Prefers,
-    ScaleMode,
 )
 from sdxl_engine.errors import UsageError
 
@@ -29,7 +27,7 @@ ALIGNMENT = 16
 """Of every matrix, bytes; cuBLASLt assumes 256 unless told."""
 
 DTYPES = {"fp16": (torch.float16, DataType.R_16F), "fp8": (torch.float8_e4m3fn, DataType.R_8F_E4M3)}
-Scaling = Literal["none", "tensor", "outer", "channel"]
+Scaling = Literal["none", "tensor"]
 
 
 @dataclass(frozen=True)
@@ -43,8 +41,7 @@ class GemmProblem:
         dtype: Of A and W: `fp16` or `fp8` (float8_e4m3fn).
         bias: Whether a bias (N,) fp16 is added.
         residual: Whether to add to what `out` holds.
-        scaling: fp8 only. `tensor`: one fp32 scale each for A and W. `outer`: a_scale (M,), w_scale (N,).
-            `channel`: w_scale (N,) alone, which is the product of both. `none` for fp16.
+        scaling: `tensor` for fp8: one fp32 scale each for A and W. `none` for fp16.
         fast_accumulation: fp8 only: sums within a tile in the tensor core's 22 bits instead of promoting them to fp32.
     """
 
@@ -63,7 +60,7 @@ class GemmProblem:
         if self.dtype not in DTYPES:
             wrong = f"dtype {self.dtype!r}", f"one of {', '.join(DTYPES)}"
         elif (self.scaling == "none") != (self.dtype == "fp16"):
-            wrong = f"scaling {self.scaling!r} with {self.dtype}", "none with fp16; tensor, outer or channel with fp8"
+            wrong = f"scaling {self.scaling!r} with {self.dtype}", "none with fp16, tensor with fp8"
         elif min(self.m, self.n, self.k) < 1 or self.n % max(least, 8) or self.k % least:
             wrong = f"M, N, K = {self.m}, {self.n}, {self.k}", f"N and K in multiples of {least}, M of at least 1"
         if wrong:
@@ -77,7 +74,7 @@ class GemmProblem:
 
     def scale_shapes(self) -> tuple[int, int]:
         """Elements of a_scale and w_scale; 0 where there is none."""
-        return {"none": (0, 0), "tensor": (1, 1), "outer": (self.m, self.n), "channel": (0, self.n)}[self.scaling]
+        return {"none": (0, 0), "tensor": (1, 1)}[self.scaling]
 
 
 class Descriptors:
@@ -111,11 +108,6 @@ class Descriptors:
             self._describe(Describes.BIAS_DATA_TYPE, ctypes.c_int32(DataType.R_16F))
         if problem.dtype == "fp8":
             self._describe(Describes.FAST_ACCUM, ctypes.c_int8(problem.fast_accumulation))
-        if problem.scaling == "outer":
-            self._describe(Describes.A_SCALE_MODE, ctypes.c_int32(ScaleMode.OUTER_VEC_32F))
-            self._describe(Describes.B_SCALE_MODE, ctypes.c_int32(ScaleMode.OUTER_VEC_32F))
-        if problem.scaling == "channel":
-            self._describe(Describes.POINTER_MODE, ctypes.c_int32(PointerMode.ALPHA_DEVICE_VECTOR_BETA_HOST))
         self._prefer(Prefers.MAX_WORKSPACE_BYTES, ctypes.c_uint64(WORKSPACE))
         for matrix in "ABCD":
             self._prefer(Prefers[f"MIN_ALIGNMENT_{matrix}_BYTES"], ctypes.c_uint32(ALIGNMENT))
@@ -124,7 +116,7 @@ class Descriptors:
         """Set the device addresses that are part of the descriptor; 0 for none."""
         if self.problem.bias:
             self._describe(Describes.BIAS_POINTER, ctypes.c_void_p(bias))
-        if self.problem.scaling in {"tensor", "outer"}:
+        if self.problem.scaling == "tensor":
             self._describe(Describes.A_SCALE_POINTER, ctypes.c_void_p(w_scale))
             self._describe(Describes.B_SCALE_POINTER, ctypes.c_void_p(a_scale))
 

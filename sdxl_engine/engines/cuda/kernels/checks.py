@@ -10,9 +10,8 @@ import torch
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-FP8 = torch.float8_e4m3fn
-FP8_MAX = 448.0
-"""Largest finite float8_e4m3fn; larger values saturate to it."""
+    from sdxl_engine.engines.cuda.layers import Pending
+
 INT32_MAX = 2**31 - 1
 _INTERPRETER_PROGRAMS = 3
 """Programs of a persistent kernel in Triton's interpreter: few, so that each takes several tiles."""
@@ -33,15 +32,17 @@ def need_tensor(
     shape: Sequence[int] | None = None,
     dtypes: Sequence[torch.dtype] | None = None,
     like: torch.Tensor | None = None,
+    aligned: bool = False,
 ) -> None:
     """Refuse a tensor that a kernel would misread.
 
     Args:
         name: What the wrapper's caller knows it as.
-        tensor: To be checked; it must be contiguous and start at a multiple of 16 bytes.
+        tensor: To be checked; it must be contiguous.
         shape: What it must have, if one is asked for.
         dtypes: One of which it must have.
         like: A tensor on whose device it must be.
+        aligned: Whether it must start at a multiple of 16 bytes, as the tensor memory accelerator asks.
 
     Raises:
         ValueError: It is not so; the text says what was got and what was expected.
@@ -52,7 +53,7 @@ def need_tensor(
         raise ValueError(f"{name} is {tensor.dtype}, expected {' or '.join(map(str, dtypes))}")
     if not tensor.is_contiguous():
         raise ValueError(f"{name} has strides {tensor.stride()}, expected a contiguous tensor")
-    if tensor.data_ptr() % 16:
+    if aligned and tensor.data_ptr() % 16:
         raise ValueError(f"{name} starts {tensor.data_ptr() % 16} bytes after a multiple of 16, expected none")
     if like is not None and tensor.device != like.device:
         raise ValueError(f"{name} is on {tensor.device}, expected {like.device} as the input")
@@ -71,32 +72,28 @@ def need_scalar(name: str, tensor: torch.Tensor, like: torch.Tensor) -> None:
         )
 
 
-def output_for(
-    out: torch.Tensor | None, shape: Sequence[int], like: torch.Tensor, scale: torch.Tensor | None
-) -> torch.Tensor:
-    """The output tensor: the one given, checked, or a new one; FP8 with a scale, float16 without.
-
-    Args:
-        out: Preallocated, or None.
-        shape: Of the output.
-        like: An input, for the device.
-        scale: One float32: what an FP8 output is to be multiplied by to get its value back. None for float16.
+def need_pending(pending: Pending) -> None:
+    """Refuse a pending sum that a kernel would misread.
 
     Raises:
-        ValueError: `out` or `scale` cannot be used.
+        ValueError: A part of it has not the shape, the type or the layout that `Pending` says.
     """
-    dtype = torch.float16 if scale is None else FP8
-    if scale is not None:
-        need_scalar("scale", scale, like)
-    if out is None:
-        return torch.empty(tuple(shape), dtype=dtype, device=like.device)
-    need_tensor("out", out, shape=shape, dtypes=(dtype,), like=like)
-    return out
-
-
-def largest_power_of_two_dividing(*numbers: int, most: int) -> int:
-    """The largest power of two, at most `most`, that divides them all (0 is divided by any)."""
-    power = most
-    while any(number % power for number in numbers):
-        power //= 2
-    return power
+    value, shift = pending.value, pending.shift
+    if value.dim() != 4:
+        raise ValueError(f"value has shape {tuple(value.shape)}, expected (B, H, W, C)")
+    need_tensor("value", value, dtypes=(torch.float16,))
+    if pending.residual is not None:
+        need_tensor("residual", pending.residual, shape=value.shape, dtypes=(torch.float16,), like=value)
+        if pending.residual.data_ptr() == value.data_ptr():
+            raise ValueError("residual is value itself, in whose memory the sum is written")
+    if shift is None:
+        return
+    if shift.shape not in {(value.shape[3],), (value.shape[0], value.shape[3])} or shift.stride(-1) != 1:
+        raise ValueError(
+            f"shift has shape {tuple(shift.shape)} and strides {shift.stride()}, expected ({value.shape[3]},) or "
+            f"({value.shape[0]}, {value.shape[3]}) with channels side by side"
+        )
+    if shift.dtype not in {torch.float16, torch.float32} or shift.device != value.device:
+        raise ValueError(
+            f"shift is {shift.dtype} on {shift.device}, expected torch.float16 or torch.float32 on {value.device}"
+        )

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from sdxl_engine.engines.cuda.kernels.checks import FP8, FP8_MAX
+from sdxl_engine.engines.cuda.kernels.fp8 import E4M3, MOST
 
 TAPS = 9
 PHASE_TAPS = 4
@@ -38,7 +38,7 @@ class ConvWeights:
         return TAPS if self.phases == 1 else PHASE_TAPS
 
 
-def pack_conv3x3(weight: torch.Tensor, dtype: torch.dtype = FP8) -> ConvWeights:
+def pack_conv3x3(weight: torch.Tensor, dtype: torch.dtype = E4M3) -> ConvWeights:
     """Pack a 3x3 convolution of stride 1 and padding 1.
 
     Args:
@@ -53,7 +53,7 @@ def pack_conv3x3(weight: torch.Tensor, dtype: torch.dtype = FP8) -> ConvWeights:
     return _packed(taps.reshape(weight.shape[0], -1), weight, 1, dtype)
 
 
-def pack_upsample_conv3x3(weight: torch.Tensor, dtype: torch.dtype = FP8) -> ConvWeights:
+def pack_upsample_conv3x3(weight: torch.Tensor, dtype: torch.dtype = E4M3) -> ConvWeights:
     """Pack nearest-2x upsampling and the 3x3 convolution after it as four 2x2 convolutions of the small map.
 
     Output pixel (2y + p, 2x + q) sees only 2x2 different pixels: rows y - 1 + p and y + p, columns x - 1 + q and x + q.
@@ -84,11 +84,11 @@ def _halve(taps: torch.Tensor, phase: int, dim: int) -> torch.Tensor:
 
 def _packed(rows: torch.Tensor, weight: torch.Tensor, phases: int, dtype: torch.dtype) -> ConvWeights:
     scale = None
-    if dtype == FP8:
-        scale = (rows.abs().amax(1) / FP8_MAX).clamp(min=torch.finfo(torch.float32).tiny)
-        rows = (rows / scale[:, None]).clamp(-FP8_MAX, FP8_MAX)
+    if dtype == E4M3:
+        scale = (rows.abs().amax(1) / MOST).clamp(min=torch.finfo(torch.float32).tiny)
+        rows = (rows / scale[:, None]).clamp(-MOST, MOST)
     elif dtype != torch.float16:
-        raise ValueError(f"weights cannot be packed as {dtype}, expected {FP8} or torch.float16")
+        raise ValueError(f"weights cannot be packed as {dtype}, expected {E4M3} or torch.float16")
     return ConvWeights(rows.to(dtype).contiguous(), scale, weight.shape[1], weight.shape[0], phases)
 
 

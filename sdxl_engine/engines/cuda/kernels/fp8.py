@@ -8,17 +8,26 @@ import torch
 import triton
 import triton.language as tl
 
+from sdxl_engine.engines.cuda.kernels.checks import need_scalar, need_tensor
+
 if TYPE_CHECKING:
     from torch import Tensor
 
 E4M3 = torch.float8_e4m3fn
 MOST = 448.0
-"""Largest magnitude of E4M3; what is above is written as it, since the format has no infinity."""
+"""Largest magnitude of E4M3; what is above is written as it, since the format has no infinity. NaN stays NaN."""
 
 
 def scale_or_any(scale: Tensor | None, any_tensor: Tensor) -> Tensor:
-    """A kernel's argument where there is no scale: a pointer that is not read."""
-    return any_tensor if scale is None else scale
+    """A kernel's argument: the scale, or where there is none a pointer that is not read.
+
+    Raises:
+        ValueError: The scale is not one float32 on the device of the other.
+    """
+    if scale is None:
+        return any_tensor
+    need_scalar("scale", scale, any_tensor)
+    return scale
 
 
 def quantise(x: Tensor, scale: Tensor) -> Tensor:
@@ -30,7 +39,12 @@ def quantise(x: Tensor, scale: Tensor) -> Tensor:
 
     Returns:
         Like `x`, fp8 (E4M3). Floor: 3 bytes per element.
+
+    Raises:
+        ValueError: Another type or layout.
     """
+    need_tensor("x", x, dtypes=(torch.float16,))
+    need_scalar("scale", scale, x)
     out = torch.empty_like(x, dtype=E4M3)
     block = 4096
     _quantise_kernel[(triton.cdiv(x.numel(), block),)](x, out, scale, x.numel(), MOST=MOST, BLOCK=block)
@@ -42,4 +56,6 @@ def _quantise_kernel(x, out, scale, count, MOST: tl.constexpr, BLOCK: tl.constex
     places = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     mask = places < count
     y = tl.load(x + places, mask=mask, other=0.0).to(tl.float32) / tl.load(scale)
-    tl.store(out + places, tl.clamp(y, -MOST, MOST).to(out.dtype.element_ty), mask=mask)
+    tl.store(
+        out + places, tl.clamp(y, -MOST, MOST, propagate_nan=tl.PropagateNan.ALL).to(out.dtype.element_ty), mask=mask
+    )

@@ -8,6 +8,7 @@ import torch
 import triton
 import triton.language as tl
 
+from sdxl_engine.engines.cuda.kernels.checks import need_pending, need_tensor
 from sdxl_engine.engines.cuda.kernels.fp8 import E4M3, MOST, scale_or_any
 
 if TYPE_CHECKING:
@@ -29,11 +30,17 @@ def layer_norm(stream: Tensor, norm: Norm, shift: Tensor, scale: Tensor | None =
         scale: (1,) fp32: what the result is divided by, and saturated, to become fp8; None for fp16.
 
     Returns:
-        (M, C) fp16 or fp8. Floor: 4 bytes per element, 3 with fp8.
+        (M, C) fp16 or fp8. Floor: 4 bytes per element, 3 with fp8. On an NVIDIA H100 80GB HBM3 (torch 2.11.0+cu130,
+        Triton 3.6, 2026-11-28) M, C = 16384, 1280 take 36 us in fp16 and 32 us in fp8, 65536, 640 take 59 and 55 us:
+        70 and 59, 85 and 69 % of the 3.35 TB/s that its memory has on the data sheet.
+
+    Raises:
+        ValueError: Another shape, type or layout.
     """
     lines, channels = stream.shape
-    if len(norm.weight) != channels or shift.shape != (channels,):
-        raise ValueError(f"got {channels} channels, expected {len(norm.weight)}; shift {tuple(shift.shape)}")
+    need_tensor("stream", stream, dtypes=(torch.float16,))
+    for name, tensor in (("weight", norm.weight), ("bias", norm.bias), ("shift", shift)):
+        need_tensor(name, tensor, shape=(channels,), dtypes=(torch.float32,), like=stream)
     out = torch.empty_like(stream, dtype=stream.dtype if scale is None else E4M3)
     # SDXL's widths, 640 and 1280, are a power of two and a quarter of it: in two blocks no lane is idle.
     block = 1 << (channels.bit_length() - 1)
@@ -62,9 +69,13 @@ def add_up(pending: Pending | Tensor) -> Tensor:
 
     Returns:
         Like `pending.value`. Floor: 4 bytes per element, 6 with a residual.
+
+    Raises:
+        ValueError: Another shape, type or layout.
     """
-    if not hasattr(pending, "value"):
+    if isinstance(pending, torch.Tensor):
         return pending
+    need_pending(pending)
     value, shift, residual = pending.value, pending.shift, pending.residual
     if shift is None and residual is None:
         return value
@@ -125,13 +136,13 @@ def _layer_norm_kernel(
         divisor = tl.load(scale)
     y = (x * factor * tl.load(weight + columns) + tl.load(bias + columns)) / divisor
     if FP8:
-        y = tl.clamp(y, -MOST, MOST)
+        y = tl.clamp(y, -MOST, MOST, propagate_nan=tl.PropagateNan.ALL)
     tl.store(out + begin + columns, y.to(out.dtype.element_ty))
     if REST > 0:
         y = z * factor * tl.load(weight + more, mask=there, other=0.0)
         y = (y + tl.load(bias + more, mask=there, other=0.0)) / divisor
         if FP8:
-            y = tl.clamp(y, -MOST, MOST)
+            y = tl.clamp(y, -MOST, MOST, propagate_nan=tl.PropagateNan.ALL)
         tl.store(out + begin + more, y.to(out.dtype.element_ty), mask=there)
 
 

@@ -2,6 +2,10 @@
 
 All 77 keys and values of a head fit in a block's shared memory, so the softmax is made whole, with no running maximum,
 and the kernel is bound by the traffic of queries and results: 4 bytes per element, 3 where the result is fp8.
+
+On an NVIDIA H100 80GB HBM3 (torch 2.11.0+cu130, Triton 3.6, 2026-11-28), 16 images of 1024 pixels and 20 heads take
+46 us in fp16 and 45 us in fp8, of 4096 pixels and 10 heads 87 and 80 us: 54 and 42, 58 and 47 % of the 3.35 TB/s that
+its memory has on the data sheet.
 """
 
 from __future__ import annotations
@@ -12,6 +16,7 @@ import torch
 import triton
 import triton.language as tl
 
+from sdxl_engine.engines.cuda.kernels.checks import need_tensor
 from sdxl_engine.engines.cuda.kernels.fp8 import E4M3, MOST, scale_or_any
 
 if TYPE_CHECKING:
@@ -33,12 +38,17 @@ def text_attention(query: Tensor, context: Tensor, heads: int, scale: Tensor | N
 
     Returns:
         (B*T, heads*D) fp16 or fp8 (E4M3).
+
+    Raises:
+        ValueError: Another shape, type or layout.
     """
     batch, keys, double = context.shape
     channels = double // 2
     pixels = len(query) // batch
-    if query.shape != (batch * pixels, channels) or channels % heads or not query.is_contiguous():
-        raise ValueError(f"got queries {tuple(query.shape)}, context {tuple(context.shape)} and {heads} heads")
+    need_tensor("query", query, shape=(batch * pixels, channels), dtypes=(torch.float16,))
+    need_tensor("context", context, dtypes=(torch.float16,), like=query)
+    if channels % heads or double % 2:
+        raise ValueError(f"{double} channels of keys and values cannot be split in two and by {heads} heads")
     width = channels // heads
     out = torch.empty_like(query, dtype=query.dtype if scale is None else E4M3)
     tile, rounds, warps = _SHAPE
@@ -100,5 +110,5 @@ def _text_attention_kernel(
         total = tl.sum(weights, axis=1)
         mixed = tl.dot(weights.to(q.dtype), v) / total[:, None]
         if FP8:
-            mixed = tl.clamp(mixed / tl.load(scale), -MOST, MOST)
+            mixed = tl.clamp(mixed / tl.load(scale), -MOST, MOST, propagate_nan=tl.PropagateNan.ALL)
         tl.store(out + at, mixed.to(out.dtype.element_ty), mask=mask)

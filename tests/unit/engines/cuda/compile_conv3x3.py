@@ -76,10 +76,11 @@ if __name__ == "__main__":
     print(
         json.dumps(
             {
-                "fp8": compiled("fp8", 128, 256, 8, 4, 1),
+                "fp8": compiled("fp8", 256, 128, 8, 4, 1),
                 "fp8, two programs": compiled("fp8", 128, 128, 4, 3, 1),
                 "fp8, upsampled": compiled("fp8", 256, 128, 8, 4, 2),
                 "fp16": compiled("fp16", 256, 128, 8, 4, 1),
+                "fp16, wide": compiled("fp16", 128, 256, 8, 4, 1),
             }
         )
     )

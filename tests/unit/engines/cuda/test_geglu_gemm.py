@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from sdxl_engine.engines.cuda.choices import load_choices, save_choices
 from sdxl_engine.engines.cuda.kernels.geglu_gemm import (
     CANDIDATES,
     EMULATED,
@@ -123,12 +122,13 @@ def test_pack_epilogue_divides_values_but_not_gates_by_the_output_scale():
     ]
 
 
-def test_a_choice_is_kept_for_its_problem_alone(tmp_path):
+def test_a_choice_is_kept_for_its_problem_alone():
     one, other = (GegluGemm(GegluProblem(m, 16, 16), DEVICE) for m in (1, 2))
     one.candidate = CANDIDATES[3]
-    save_choices(tmp_path / "choices.json", [one])
+    choice = json.loads(json.dumps(one.choice))
     again = GegluGemm(one.problem, DEVICE)
-    assert load_choices(tmp_path / "choices.json", [again, other]) == [other]
+    assert again.use(choice)
+    assert not other.use(choice)
     assert again.candidate == CANDIDATES[3]
     assert other.candidate == CANDIDATES[0]
     assert not again.use({**one.choice, "gpu": "another"})
@@ -159,8 +159,9 @@ class TestOnGpu:
         product = GegluGemm(GegluProblem(*shape, dtype, dtype))
         arguments = product.example()
         check(product, arguments)
-        times = product.tune(repeats=3)
-        assert min(times) == times[product.problem.candidates().index(product.candidate)]
+        times = product.tune(rounds=2)
+        chosen = product.problem.candidates().index(product.candidate)
+        assert times[chosen] == (min(times) if chosen else times[0])
         check(product, arguments)
         eager = arguments["out"].view(torch.uint8).clone()
         poison(arguments["out"])
@@ -184,7 +185,7 @@ def test_candidates_compile_for_hopper():
     environment = {**os.environ, "TRITON_INTERPRET": "0", "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True, env=environment)
     reports = json.loads(done.stdout)
-    assert len(reports) == 8
+    assert len(reports) == 6
     for report in reports:
         dtype = "e4m3" if "-fp8-" in report["way"] else "f16"
         assert report["wgmma"], report
