@@ -15,8 +15,11 @@ if TYPE_CHECKING:
     from sdxl_engine.engines.registry import EngineEntry
     from sdxl_engine.settings import RunSettings
 
-SHAPES_QPS_ON_GPU = 400.0
-"""Above what engine `torch` does with `shapes` on one H200, 155 samples/s (torch 2.11, fp32, graphs, 2026-11-23)."""
+SHAPES_QPS_ON_GPU = 1500.0
+"""Well above what engine `torch` does with `shapes` on one H200, 155 samples/s (torch 2.11, fp32, graphs, 2026-11-23);
+engine `cuda` has not been timed with it."""
+
+_CALIBRATED = ("int8", "fp8")
 
 
 def engine_entry(settings: RunSettings) -> EngineEntry:
@@ -46,9 +49,15 @@ def precision_in_effect(settings: RunSettings) -> str:
 
 
 def _precision(settings: RunSettings, entry: EngineEntry) -> str:
-    """Asked for; else the machine's configuration's, if the engine has it; else the engine's own."""
+    """Asked for; else the machine's configuration's, if the engine has it; else the engine's own.
+
+    A configuration's 8-bit precision is for the engine that it names: it needs calibration captions, and what it does
+    to images is each engine's own.
+    """
     config = run_config(settings) if settings.precision == AUTO else None
-    if config is not None and config.precision in entry.precisions:
+    if config is None or config.precision not in entry.precisions:
+        return entry.precision(settings.precision)
+    if config.precision not in _CALIBRATED or config.engine == entry.name:
         return config.precision
     return entry.precision(settings.precision)
 

@@ -67,6 +67,17 @@ def test_an_engine_without_that_precision_runs_in_its_own(settings, monkeypatch)
     assert precision_in_effect(settings) == "fp32"
 
 
+@pytest.mark.parametrize(("named", "precision"), [("torch", "fp8"), ("auto", "fp16")])
+def test_8_bits_are_for_the_engine_that_the_file_names(settings, monkeypatch, named, precision):
+    file = settings.build_dir / "systems" / "mine.toml"
+    text = CONFIG.replace('precision = "fp16"', 'precision = "fp8"').replace('engine = "torch"', f'engine = "{named}"')
+    file.write_text(text, encoding="utf-8")
+    run_system._detected.cache_clear()
+    entry = EngineEntry(name="torch", factory="x:y", precisions=("fp16", "fp8"))
+    monkeypatch.setattr("sdxl_engine.run_engine.resolve_engine", lambda name: entry)
+    assert precision_in_effect(settings) == precision
+
+
 def test_shapes_runs_the_same_on_every_machine(settings):
     small = dataclasses.replace(settings, model="shapes")
     assert system_of(small) is None
