@@ -3,9 +3,13 @@
 import collections
 import errno
 import hashlib
+import io
 import json
 import os
+import re
 import shutil
+import time
+from types import SimpleNamespace
 
 import pytest
 from file_server import Fault, file_server
@@ -339,3 +343,22 @@ def test_a_library_that_is_missing_is_named(here, monkeypatch):
     status, _, err = here.run("download-data")
     assert status == 4
     assert "pip install 'pytest-sdxl[download]'" in err
+
+
+def test_a_bar_says_bytes_and_time_left_where_standard_error_is_a_terminal(monkeypatch, tmp_path):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    monkeypatch.setattr("sys.stderr", terminal := Terminal())
+    asset = SimpleNamespace(size=4_000_000)
+    item = SimpleNamespace(target=tmp_path / "w.bin", wanted=SimpleNamespace(asset=asset), begun=1_000_000, rest=None)
+    with download_command._bar(item) as progress:
+        time.sleep(0.15)  # tqdm draws no more often
+        progress(2_000_000, 4_000_000)
+        time.sleep(0.15)
+        progress(4_000_000, 4_000_000)
+    shown = terminal.getvalue().split("\r")
+    assert any(re.search(r"w\.bin: +25%.* 1\.00M/4\.00M ", line) for line in shown), shown
+    # Bytes there and in all, and elapsed and left time.
+    assert any(re.search(r"50%.* 2\.00M/4\.00M \[00:00<00:00,", line) for line in shown), shown
