@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import select
 import signal
 import sys
 import sysconfig
+import threading
 from pathlib import Path
 
 
@@ -22,6 +24,27 @@ def child_environment() -> dict[str, str]:
     entries = [os.path.abspath(entry) for entry in relative]  # noqa: PTH100
     paths = [root, *(entry for entry in entries if entry in sys.path)]
     return dict(os.environ) | {"PYTHONPATH": os.pathsep.join(paths)}
+
+
+def begin(arguments: list[str]) -> tuple[int, int]:
+    """What a process of ours does first: it can be asked for its stacks, leaves Ctrl-C to its parent, and ends with it.
+
+    Args:
+        arguments: Of its command line: the descriptors of its end of the link and of the memory that both share.
+
+    Returns:
+        Both, which its own children do not get.
+    """
+    faulthandler.enable()
+    # LoadGen's watchdog asks for all threads' stacks before it kills.
+    faulthandler.register(signal.SIGUSR1, all_threads=True)
+    # Ctrl-C reaches the whole group; it is for the parent to end this process.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    link_fd, memory_fd = map(int, arguments)
+    os.set_inheritable(link_fd, False)
+    os.set_inheritable(memory_fd, False)
+    threading.Thread(target=end_with_the_parent, args=(link_fd,), daemon=True).start()
+    return link_fd, memory_fd
 
 
 def end_with_the_parent(fd: int) -> None:

@@ -8,13 +8,10 @@ their order. In the place of an answer an `SdxlError` may come, the last.
 
 from __future__ import annotations
 
-import faulthandler
 import importlib
 import mmap
 import os
-import signal
 import sys
-import threading
 import traceback
 from collections import deque
 from multiprocessing.connection import Connection
@@ -22,7 +19,7 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
-from sdxl_engine.child_process import end_with_the_parent
+from sdxl_engine.child_process import begin
 from sdxl_engine.drawing_process import CLOSE, WARM_UP
 from sdxl_engine.errors import EngineError, SdxlError
 from sdxl_engine.loadgen.in_flight import IN_FLIGHT, starter
@@ -37,15 +34,7 @@ if TYPE_CHECKING:
 
 def main(arguments: list[str]) -> int:
     """Answer requests until the last, or until the other end is closed."""
-    faulthandler.enable()
-    # LoadGen's watchdog asks for all threads' stacks before it kills.
-    faulthandler.register(signal.SIGUSR1, all_threads=True)
-    # Ctrl-C reaches the whole group; it is for the parent to end this process.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    link_fd, memory_fd = map(int, arguments)
-    os.set_inheritable(link_fd, False)
-    os.set_inheritable(memory_fd, False)
-    threading.Thread(target=end_with_the_parent, args=(link_fd,), daemon=True).start()
+    link_fd, memory_fd = begin(arguments)
     with Connection(link_fd) as link:
         device = ""
         try:

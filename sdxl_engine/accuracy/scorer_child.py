@@ -8,21 +8,18 @@ answer an `SdxlError` may come.
 
 from __future__ import annotations
 
-import faulthandler
 import mmap
 import os
 import pickle
-import signal
 import socket
 import sys
-import threading
 import traceback
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
 from sdxl_engine.accuracy.scorer import Scorer
-from sdxl_engine.child_process import end_with_the_parent
+from sdxl_engine.child_process import begin
 from sdxl_engine.errors import AccuracyError, SdxlError
 
 if TYPE_CHECKING:
@@ -33,15 +30,7 @@ if TYPE_CHECKING:
 
 def main(arguments: list[str]) -> int:
     """Answer requests until the other end of the socket is closed."""
-    faulthandler.enable()
-    # LoadGen's watchdog asks for all threads' stacks before it kills.
-    faulthandler.register(signal.SIGUSR1, all_threads=True)
-    # Ctrl-C reaches the whole group; it is for the parent to end this process.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    link_fd, memory_fd = map(int, arguments)
-    os.set_inheritable(link_fd, False)
-    os.set_inheritable(memory_fd, False)
-    threading.Thread(target=end_with_the_parent, args=(link_fd,), daemon=True).start()
+    link_fd, memory_fd = begin(arguments)
     with socket.socket(fileno=link_fd) as link, link.makefile("rb") as requests:
         scorer = _outcome(_loaded, requests)
         link.sendall(pickle.dumps(scorer.metric if isinstance(scorer, Scorer) else scorer))
