@@ -28,12 +28,15 @@ if TYPE_CHECKING:
 
     Images = NDArray[np.uint8]
 
+ROOMS = 3
+"""Blocks whose images are held: one that fills, one that is scored, one that waits for that or is kept."""
+
 
 class Collector:
     """Scores a run's images while the next ones are drawn or read.
 
-    While a block is scored, the one before it is kept (pictures and record) and the one after it waits, so memory is
-    bounded however fast images come (0.4 GB for 1024x1024).
+    While a block is scored, the one before it is kept (pictures and record) and the one after it fills. Images lie in
+    memory that the scorer gives, and nowhere else: `ROOMS` blocks however fast images come (0.3 GB for 1024x1024).
 
     Args:
         scorer: Of the metric variant.
@@ -62,6 +65,7 @@ class Collector:
         self._ids: list[int] = []
         self._digests: list[str] = []
         self._filling: Images | None = None
+        self._rooms = 0
         self._spare: queue.SimpleQueue[Images] = queue.SimpleQueue()
         self._blocks: queue.Queue[tuple[list[int], list[str], Images] | None] = queue.Queue(maxsize=1)
         self._failure: BaseException | None = None
@@ -85,16 +89,18 @@ class Collector:
         """
         keys = [int(key) for key in ids]
         self.tally.check_ids([*self._ids, *keys])
-        digests = list(self._hashers.map(_sha256, images))
+        digests: list[str] = []
         start = 0
         while start < len(keys):
             filled = len(self._ids)
             rows = slice(start, start + self._block - filled)
             self._filling = self._room(images) if self._filling is None else self._filling
             self._check_like(images, self._filling)
-            self._filling[filled : filled + len(images[rows])] = images[rows]
+            # Each by a thread of its own; none of it holds the interpreter's lock.
+            found = list(self._hashers.map(_put, images[rows], self._filling[filled:]))
+            digests += found
             self._ids += keys[rows]
-            self._digests += digests[rows]
+            self._digests += found
             if len(self._ids) == self._block:
                 self._hand_on()
             start = rows.stop
@@ -121,11 +127,13 @@ class Collector:
         return self.tally.scores(metric.statistics, metric.variant, metric.identity)
 
     def _room(self, images: Images) -> Images:
-        """Memory for a block, that of an earlier one where there is one: fresh pages take longer than the copy."""
-        try:
-            return self._spare.get_nowait()
-        except queue.Empty:
-            return np.empty((self._block, *images.shape[1:]), images.dtype)
+        """Memory for a block, that of an earlier one once there are `ROOMS`; waits while all are in use."""
+        if self._rooms < ROOMS and self._spare.empty():
+            self._rooms += 1
+            return self._scorer.room((self._block, *images.shape[1:]))
+        room = self._spare.get()
+        self._raise()
+        return room
 
     def _check_like(self, images: Images, block: Images) -> None:
         if images.shape[1:] != block.shape[1:] or images.dtype != block.dtype:
@@ -150,14 +158,15 @@ class Collector:
         kept: Future[None] | None = None
         with ThreadPoolExecutor(1, thread_name_prefix="keeper") as keeper:
             while (waiting := self._blocks.get()) is not None:
-                if self._failure is not None:
-                    continue  # emptied, so that nobody waits to hand a block on
                 ids, digests, block = waiting
-                images = block[: len(ids)]
+                if self._failure is not None:
+                    self._spare.put(block)  # so that nobody waits for it
+                    continue
                 try:
-                    clip, features = self._scorer.score(images, [self._captions[key] for key in ids])
+                    clip, features = self._scorer.score(block[: len(ids)], [self._captions[key] for key in ids])
                 except BaseException as error:  # noqa: BLE001  raised again where the images come from
                     self._failure = error
+                    self._spare.put(block)
                     continue
                 if kept is not None:
                     kept.result()
@@ -165,18 +174,21 @@ class Collector:
 
     def _keep(self, block: Block, images: Images) -> None:
         """Take in a scored block; its pictures are on the disk before its record is."""
-        if self._failure is not None:
-            return
         try:
+            if self._failure is not None:
+                return
             self.tally.add(block)
             if self._images is not None:
                 self._images.see(block.ids, block.clip, images[: len(block.ids)])
             if self._writer is not None:
                 self._writer.append(block)
-            self._spare.put(images)
         except BaseException as error:  # noqa: BLE001  raised again where the images come from
             self._failure = error
+        finally:
+            self._spare.put(images)
 
 
-def _sha256(image: NDArray[np.uint8]) -> str:
-    return hashlib.sha256(np.ascontiguousarray(image).data).hexdigest()
+def _put(image: NDArray[np.uint8], place: NDArray[np.uint8]) -> str:
+    """Copy an image to its place, C-contiguous; the hex SHA-256 of its bytes."""
+    np.copyto(place, image)
+    return hashlib.sha256(place.data).hexdigest()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import mmap
 import os
 import pickle
@@ -32,7 +33,8 @@ class ProcessScorer:
     """A `Scorer` in a child process; it gives the same bits, and raises the same errors.
 
     Images go through memory that both processes map and that has no name: nothing is left of it when both have ended,
-    however they did, and the size of /dev/shm, 64 MB in many containers, does not bound it. The child ends when this
+    however they did, and the size of /dev/shm, 64 MB in many containers, does not bound it. Images that lie in a `room`
+    are there already, others are copied to it. The child ends when this
     process does, since its socket is closed then.
 
     Args:
@@ -50,7 +52,8 @@ class ProcessScorer:
 
     def __init__(self, load: Callable[[], MetricNetworks]) -> None:
         request = pickle.dumps(load)
-        self._memory: mmap.mmap | None = None
+        self._rooms: list[tuple[int, NDArray[np.uint8]]] = []
+        self._copies: NDArray[np.uint8] | None = None
         self._memory_fd = os.memfd_create("sdxl-images")
         self._link, theirs = socket.socketpair()
         with theirs:
@@ -71,6 +74,16 @@ class ProcessScorer:
             self.close()
             raise
 
+    def room(self, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+        """See `ImageScorer.room`. The memory is given back once this object and the caller have let go of it."""
+        offset = os.fstat(self._memory_fd).st_size
+        # An empty mapping cannot be; an empty block is refused in the child.
+        size = -(-max(math.prod(shape), 1) // mmap.PAGESIZE) * mmap.PAGESIZE
+        os.ftruncate(self._memory_fd, offset + size)
+        room = np.ndarray(shape, np.uint8, mmap.mmap(self._memory_fd, size, offset=offset))
+        self._rooms.append((offset, room))
+        return room
+
     def score(
         self, images: NDArray[np.uint8], captions: Sequence[str]
     ) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
@@ -79,12 +92,13 @@ class ProcessScorer:
         Raises:
             AccuracyError: see `Scorer.score`; or the child raised another exception or died.
         """
-        if self._memory is None or images.nbytes > len(self._memory):
-            # An empty mapping cannot be; an empty block is refused in the child.
-            os.ftruncate(self._memory_fd, max(images.nbytes, mmap.PAGESIZE))
-            self._memory = mmap.mmap(self._memory_fd, 0)
-        np.copyto(np.ndarray(images.shape, images.dtype, self._memory), images)
-        request = pickle.dumps((images.shape, images.dtype, list(captions)))
+        offset = self._offset(images)
+        if offset is None:
+            if self._copies is None or images.nbytes > self._copies.nbytes:
+                self._copies = self.room((images.nbytes,))
+            offset = self._offset(self._copies)
+            np.copyto(np.ndarray(images.shape, images.dtype, self._copies), images)
+        request = pickle.dumps((offset, images.shape, images.dtype, list(captions)))
         return cast(
             "tuple[NDArray[np.float64], NDArray[np.float32]]",
             self._answer(request, f"scoring {len(images)} images"),
@@ -103,7 +117,16 @@ class ProcessScorer:
             self._child.wait()
         if self._memory_fd >= 0:
             os.close(self._memory_fd)
-            self._memory_fd, self._memory = -1, None
+            self._memory_fd, self._copies = -1, None
+            self._rooms.clear()
+
+    def _offset(self, images: NDArray[Any]) -> int | None:
+        """Where in the shared memory images begin that lie in one of its rooms side by side."""
+        for offset, room in self._rooms if images.flags.c_contiguous else ():
+            begin = images.ctypes.data - room.ctypes.data
+            if 0 <= begin <= room.nbytes - images.nbytes:
+                return offset + begin
+        return None
 
     def _answer(self, request: bytes, what: str) -> Any:
         """What the child gives back for a request, which has it do `what`.

@@ -25,6 +25,9 @@ class ImageScorer(Protocol):
     def metric(self) -> Metric:
         """What the images are scored with."""
 
+    def room(self, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+        """Memory of the caller's own, whose images `score` takes without a copy; uint8, its content undefined."""
+
     def score(
         self, images: NDArray[np.uint8], captions: Sequence[str]
     ) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
@@ -47,6 +50,10 @@ class Scorer:
     def metric(self) -> Metric:
         """What the images are scored with."""
         return self.networks.metric
+
+    def room(self, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+        """See `ImageScorer.room`."""
+        return np.empty(shape, np.uint8)
 
     def score(
         self, images: NDArray[np.uint8], captions: Sequence[str]

@@ -1,8 +1,8 @@
 """The process that a `ProcessScorer` starts: `python -m sdxl_engine.accuracy.scorer_child SOCKET MEMORY`.
 
 Both are file descriptors. Requests and answers are pickles, one answer to each request. The first request is a
-callable that gives the networks, its answer their `Metric`; every other one is the shape and type of a block of images,
-which lie at the start of the memory, and their captions, its answer what `Scorer.score` gives. In the place of an
+callable that gives the networks, its answer their `Metric`; every other one is where in the memory a block of images
+begins, their shape and type, and their captions, its answer what `Scorer.score` gives. In the place of an
 answer an `SdxlError` may come.
 """
 
@@ -37,10 +37,10 @@ def main(arguments: list[str]) -> int:
         memory = Memory(memory_fd)
         while True:
             try:
-                shape, dtype, captions = pickle.load(requests)  # noqa: S301  of our own parent
+                offset, shape, dtype, captions = pickle.load(requests)  # noqa: S301  of our own parent
             except EOFError:
                 return 0
-            link.sendall(pickle.dumps(_outcome(scorer.score, memory.array(shape, dtype), captions)))
+            link.sendall(pickle.dumps(_outcome(scorer.score, memory.array(offset, shape, dtype), captions)))
 
 
 class Memory:
@@ -50,11 +50,11 @@ class Memory:
         self._fd = fd
         self._map: mmap.mmap | None = None
 
-    def array(self, shape: Sequence[int], dtype: np.dtype[Any]) -> NDArray[Any]:
-        """The array at its start."""
+    def array(self, offset: int, shape: Sequence[int], dtype: np.dtype[Any]) -> NDArray[Any]:
+        """The array that begins at a byte of it."""
         if self._map is None or os.fstat(self._fd).st_size > len(self._map):
             self._map = mmap.mmap(self._fd, 0)
-        return np.ndarray(shape, dtype, self._map)
+        return np.ndarray(shape, dtype, self._map, offset)
 
 
 def _loaded(requests: BinaryIO) -> Scorer:
