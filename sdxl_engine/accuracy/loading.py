@@ -77,7 +77,7 @@ def load_statistics(path: Path, dims: int) -> Statistics:
     try:
         # Opened here: numpy leaves a path that turns out to be no archive open.
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            mu, sigma = (archive[key].astype(np.float64) for key in ("mu", "sigma"))
+            mu, sigma = (archive[key].astype(np.float64, copy=False) for key in ("mu", "sigma"))
     # TypeError: a single array is no context manager.
     except (OSError, KeyError, TypeError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise AssetError(

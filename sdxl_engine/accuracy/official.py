@@ -90,8 +90,9 @@ def _load_inception(path: Path, device: str) -> FidNetwork:
     """pytorch-fid's Inception up to its last pooling, with the weights at `path` in place of a download."""
     import torch
 
-    network = inception_model()
-    network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+    # The file's tensors become the network's, one and the same memory.
+    network = inception_model("meta")
+    network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True), assign=True)
     return inception_network(network, device)
 
 
@@ -134,16 +135,19 @@ def clip_network(model: CausalClip, device: str = "cpu") -> ClipNetwork:
     return ClipNetwork(model, transform, lambda captions: open_clip.tokenize(list(captions)), identity, device)
 
 
-def inception_model() -> Any:
+def inception_model(device: str = "cpu") -> Any:
     """The Inception whose weights pytorch-fid publishes, without them: TensorFlow's of 2015.
 
     It pools otherwise than torchvision's, whose layers have the same names.
+
+    Args:
+        device: Where it is made; `meta` for one whose parameters are to be replaced.
     """
     import torch
     from pytorch_fid import inception as blocks
     from torchvision.models import inception_v3
 
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), torch.device(device):
         network = inception_v3(num_classes=1008, aux_logits=False, weights=None, init_weights=False)
         network.Mixed_5b = blocks.FIDInceptionA(192, pool_features=32)
         network.Mixed_5c = blocks.FIDInceptionA(256, pool_features=64)

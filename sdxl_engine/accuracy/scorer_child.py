@@ -8,6 +8,7 @@ answer an `SdxlError` may come.
 
 from __future__ import annotations
 
+import ctypes
 import mmap
 import os
 import pickle
@@ -28,9 +29,15 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+M_MMAP_THRESHOLD, LARGE = -3, 1 << 20
+"""An option of glibc's `mallopt`, and bytes."""
+
+
 def main(arguments: list[str]) -> int:
     """Answer requests until the other end of the socket is closed."""
     link_fd, memory_fd = begin(arguments)
+    # Or else each thread that resizes keeps the memory of the largest images it had, and loading what it freed.
+    ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, LARGE)
     with socket.socket(fileno=link_fd) as link, link.makefile("rb") as requests:
         scorer = _outcome(_loaded, requests)
         link.sendall(pickle.dumps(scorer.metric if isinstance(scorer, Scorer) else scorer))
