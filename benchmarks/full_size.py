@@ -34,3 +34,9 @@ def memory(name: str, process: int | str = "self") -> float:
     """A line of a process's /proc/<process>/status, GB."""
     lines = Path(f"/proc/{process}/status").read_text(encoding="utf-8").splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(name)) * 1024 / 1e9
+
+
+def proportional(process: int | str = "self") -> float:
+    """GB of a process's memory, its share of what several processes map: Pss."""
+    lines = Path(f"/proc/{process}/smaps_rollup").read_text(encoding="utf-8").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("Pss:")) * 1024 / 1e9

@@ -47,7 +47,13 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--reference-images", type=int, default=8, help="that the reference's loop takes in a round")
     parser.add_argument("--rounds", type=int, default=4, help="more of them, and shorter, where others use the machine")
     parser.add_argument("--device", default="cpu", help="of the scorer; the reference's loop runs on the CPU")
-    parser.add_argument("--live", action="store_true", help="the whole live path of a run in place of all else")
+    parser.add_argument("--live", action="store_true", help="the live path of a run in place of all else: live_path.py")
+    parser.add_argument("--pace", type=float, default=60.0, help="images a second of the slow part of --live (60)")
+    parser.add_argument("--paced", type=int, default=480, help="images at that pace, about (480)")
+    parser.add_argument("--engine", help="with --live: one that draws meanwhile; cuda draws at full size")
+    parser.add_argument("--precision", default="fp8", help="of the engine (fp8)")
+    parser.add_argument("--engine-device", help="of the engine (that of the scorer)")
+    parser.add_argument("--batches", type=int, default=4, help="of 8 images, that the engine draws in a round (4)")
     parser.add_argument("--sqrtm", action="store_true", help="time the reference's matrix root too, minutes on 2 cores")
     return parser.parse_args()
 
@@ -138,7 +144,7 @@ def main() -> int:
     if options.live:
         from live_path import measure
 
-        return measure(options.device, options.images or 512)
+        return measure(options)
     networks, reference = random_networks(options.device)
     scorer = Scorer(networks)
     about = environment()
