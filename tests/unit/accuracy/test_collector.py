@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sdxl_engine.accuracy.collector import Collector
+from sdxl_engine.accuracy.collector import ROOMS, Collector
 from sdxl_engine.accuracy.kept_images import KeptImages
 from sdxl_engine.accuracy.records import RecordWriter, read_record
 from sdxl_engine.accuracy.scorer import Scorer
@@ -111,6 +111,11 @@ def test_images_wait_for_a_scorer_that_is_behind(networks, captions, images):
             gate.wait()
             return super().score(*arguments)
 
+        def room(self, shape):
+            rooms.append(shape)
+            return super().room(shape)
+
+    rooms = []
     collector = Collector(Slow(networks), captions, block=2)
     taken = []
 
@@ -129,6 +134,7 @@ def test_images_wait_for_a_scorer_that_is_behind(networks, captions, images):
     feeder.join()
     collector.finish()
     assert len(collector.tally) == 20
+    assert rooms == [(2, *images.shape[1:])] * ROOMS
 
 
 def test_an_image_of_another_size_is_refused(networks, captions, images):

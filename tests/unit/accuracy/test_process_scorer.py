@@ -56,6 +56,17 @@ def test_the_same_bits_as_in_this_process(apart, pictures):
         assert_same(apart.score(images, captions), here.score(images, captions))
 
 
+def test_images_in_a_room_are_scored_where_they_lie(apart, pictures):
+    rooms = [apart.room((8, *pictures.shape[1:])) for _ in range(2)]
+    for start, room in enumerate(rooms):
+        room[:] = pictures[start : start + 8]
+    size = os.fstat(apart._memory_fd).st_size
+    scored = [apart.score(room[2:6], CAPTIONS[:4]) for room in rooms]
+    assert os.fstat(apart._memory_fd).st_size == size
+    for start, found in enumerate(scored):
+        assert_same(found, apart.score(pictures[start + 2 : start + 6], CAPTIONS[:4]))
+
+
 def test_errors_are_the_same_and_the_next_block_is_scored(apart, pictures):
     before = apart.score(pictures[:2], CAPTIONS[:2])
     for wrong in (pictures[:1], pictures[:2].astype(np.float32), pictures[:2, :0]):
