@@ -137,9 +137,9 @@ def torch_call(problem: GemmProblem, a: dict[str, Any]) -> Callable[[], torch.Te
     )
 
 
-def product(layer: Layer, dtype: str, scaling: str, ours: str, residual: bool) -> tuple[float, float, str]:
+def product(layer: Layer, dtype: str, ours: str, residual: bool) -> tuple[float, float, str]:
     """Time and relative error of one way of a layer, and what tuning took; `ours` is `torch`, `default` or `tuned`."""
-    problem = GemmProblem(layer.m, layer.n, layer.k, dtype, layer.bias, residual, scaling)  # type: ignore[arg-type]
+    problem = GemmProblem(layer.m, layer.n, layer.k, dtype, layer.bias, residual)  # type: ignore[arg-type]
     matmul = Matmul(problem)
     sets = [matmul.example(seed) for seed in range(SETS)]
     exact = exact_product(problem, sets[0])
@@ -190,8 +190,7 @@ def pointwise_geglu(both: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
 
 def geglu_separate(layer: Layer, dtype: str) -> tuple[float, float, str]:
     """The product of cuBLASLt and a pointwise kernel."""
-    scaling = "tensor" if dtype == "fp8" else "none"
-    problem = GemmProblem(layer.m, layer.n, layer.k, dtype, layer.bias, False, scaling)  # type: ignore[arg-type]
+    problem = GemmProblem(layer.m, layer.n, layer.k, dtype, layer.bias, False)  # type: ignore[arg-type]
     matmul = Matmul(problem)
     matmul.tune(sets=2)
     sets = [matmul.example(seed) for seed in range(SETS)]
@@ -211,12 +210,12 @@ def geglu_separate(layer: Layer, dtype: str) -> tuple[float, float, str]:
 def methods(layer: Layer) -> dict[str, Callable[[], tuple[float, float, str]]]:
     """Ways of a layer by name."""
     ways: dict[str, Callable[[], tuple[float, float, str]]] = {}
-    for dtype, scaling in (("fp16", "none"), ("fp8", "tensor")):
-        ways[f"torch {dtype}"] = lambda d=dtype, s=scaling: product(layer, d, s, "torch", False)
+    for dtype in ("fp16", "fp8"):
+        ways[f"torch {dtype}"] = lambda d=dtype: product(layer, d, "torch", False)
         for ours in ("default", "tuned"):
-            ways[f"lt {dtype} {ours}"] = lambda d=dtype, s=scaling, o=ours: product(layer, d, s, o, False)
+            ways[f"lt {dtype} {ours}"] = lambda d=dtype, o=ours: product(layer, d, o, False)
             if layer.residual:
-                ways[f"lt {dtype} {ours} +res"] = lambda d=dtype, s=scaling, o=ours: product(layer, d, s, o, True)
+                ways[f"lt {dtype} {ours} +res"] = lambda d=dtype, o=ours: product(layer, d, o, True)
     if layer.name.startswith("ff1"):
         for dtype in ("fp16", "fp8"):
             ways[f"geglu {dtype} lt + pointwise"] = lambda d=dtype: geglu_separate(layer, d)

@@ -4,6 +4,7 @@
     deepcache    the same with the package DeepCache (interval 2, branch 0), whose shallow step runs one residual block
                  of the outermost level where the benchmark's runs three
     torch        our pipeline and engine `torch`, fp16, DeepCache
+    recipe       the same with NVIDIA's FP8 recipe simulated in the UNet: for its errors, not its speed
     cuda-fp16    our engine `cuda`: DeepCache, NoOpt
     cuda-fp8     the same in fp8
     pruned       the same in fp8 with a deep UNet of 0.68 of the FLOPs: 32 of the 60 transformer
@@ -40,6 +41,7 @@ import torch
 from gpu_overlap import overlapped
 from gpu_state import Monitor, captured, ceilings
 from random_sdxl import BATCH, CAPTIONS, LATENT
+from simulated_fp8 import simulate
 
 from sdxl_engine.engines.cuda.calibration import exercise, measured_scales
 from sdxl_engine.engines.cuda.computing import Computing
@@ -208,6 +210,17 @@ def torch_rows(bench: Bench) -> Iterator[Row]:
     yield row
 
 
+def recipe_rows(bench: Bench) -> Iterator[Row]:
+    """Engine `torch` with the FP8 recipe simulated: no speed, the errors that those of `cuda` in fp8 stand beside."""
+    networks = random_sdxl.networks(bench.parts)
+    engine = TorchEngine(random_sdxl.request("fp16", spec=random_sdxl.FP16_DECODER), networks)
+    pipeline = random_sdxl.pipeline(engine, NOOPT, graphs=False)
+    layers = simulate(networks["unet"].get_submodule("unet"), lambda: pipeline.generate(np.arange(BATCH)))
+    row = Row("recipe, simulated", DEEPCACHE, "fp8", note=f"{layers} layers of the UNet; decoder in fp16")
+    row.judge(random_sdxl.final_latents(engine, 2), bench.exact)
+    yield row
+
+
 def cuda_rows(bench: Bench, precision: str) -> Iterator[Row]:
     """Our engine `cuda` with the full UNet."""
     engine = cuda_engine(bench, precision, DEEPCACHE)
@@ -299,12 +312,22 @@ CONTENDERS: dict[str, Callable[[Bench], Iterator[Row]]] = {
     "eager": lambda bench: diffusers_rows(bench, "eager"),
     "deepcache": lambda bench: diffusers_rows(bench, "deepcache", diffusers_pipeline.enable_deep_cache),
     "torch": torch_rows,
+    "recipe": recipe_rows,
     "cuda-fp16": lambda bench: cuda_rows(bench, "fp16"),
     "cuda-fp8": lambda bench: cuda_rows(bench, "fp8"),
     "pruned": pruned_rows,
     "compile": compiled_rows,
 }
-SECONDS = {"eager": 50, "deepcache": 30, "torch": 55, "cuda-fp16": 100, "cuda-fp8": 110, "pruned": 45, "compile": 220}
+SECONDS = {
+    "eager": 50,
+    "deepcache": 30,
+    "torch": 55,
+    "recipe": 30,
+    "cuda-fp16": 100,
+    "cuda-fp8": 110,
+    "pruned": 45,
+    "compile": 220,
+}
 """Estimates of how long each takes on an H100, for `--seconds-limit`; tuning takes half a minute for each precision."""
 USUAL = tuple(name for name in CONTENDERS if name != "compile")
 NEEDS = {"eager": "diffusers", "compile": "diffusers", "deepcache": "DeepCache"}

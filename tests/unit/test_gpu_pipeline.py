@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from image_distance import psnr
+from synchronising import synchronising_is_an_error
 
 from sdxl_engine.assemble import open_pipeline
 from sdxl_engine.settings import RunSettings
@@ -59,15 +60,6 @@ def closing(pipeline):
         yield pipeline
     finally:
         pipeline.close()
-
-
-@contextmanager
-def synchronising_is_an_error():
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        yield
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
 
 
 def overlapped(pipeline, batches):

@@ -61,7 +61,6 @@ class Computing:
             dtype="fp16" if scales is None else "fp8",
             bias=bias is not None,
             residual=residual,
-            scaling="none" if scales is None else "tensor",
         )
         plan = self._plans.get(problem) or self._planned(problem)
         x_scale, w_scale = scales or (None, None)

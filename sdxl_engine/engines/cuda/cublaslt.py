@@ -142,10 +142,9 @@ class Matmul:
         }
         if problem.bias:
             arguments["bias"] = normal(problem.n)
-        for name, count in zip(("a_scale", "w_scale"), problem.scale_shapes(), strict=True):
-            if count:
-                scale = 0.5 + torch.rand(count, generator=generator, device=device)
-                arguments[name] = scale * problem.k**-0.5 if name == "w_scale" else scale
+        if problem.scaled:
+            for name, factor in (("a_scale", 1.0), ("w_scale", problem.k**-0.5)):
+                arguments[name] = (0.5 + torch.rand(1, generator=generator, device=device)) * factor
         return arguments
 
     @property
@@ -200,8 +199,8 @@ class Matmul:
     def _heuristics(self) -> list[Algorithm]:
         made, library = self.descriptors, self.library
         # The algorithm may depend on whether the pointers are set and how they are aligned.
-        bias, (a_scale, w_scale) = self.problem.bias, self.problem.scale_shapes()
-        made.point(*(self._workspace.data_ptr() if used else 0 for used in (bias, a_scale, w_scale)))
+        bias, scaled = self.problem.bias, self.problem.scaled
+        made.point(*(self._workspace.data_ptr() if used else 0 for used in (bias, scaled, scaled)))
         results, count = (Heuristic * MOST_ALGORITHMS)(), ctypes.c_int()
         library.call(
             "cublasLtMatmulAlgoGetHeuristic",
@@ -233,20 +232,18 @@ class Matmul:
         w_scale: torch.Tensor | None,
     ) -> None:
         problem = self.problem
-        a_count, w_count = problem.scale_shapes()
+        scale = (1,) if problem.scaled else None
         expected = (
             ("a", a, (problem.m, problem.k), self._dtype),
             ("w", w, (problem.n, problem.k), self._dtype),
             ("out", out, (problem.m, problem.n), torch.float16),
             ("bias", bias, (problem.n,) if problem.bias else None, torch.float16),
-            ("a_scale", a_scale, (a_count,) if a_count else None, torch.float32),
-            ("w_scale", w_scale, (w_count,) if w_count else None, torch.float32),
+            ("a_scale", a_scale, scale, torch.float32),
+            ("w_scale", w_scale, scale, torch.float32),
         )
         for name, tensor, shape, dtype in expected:
             if tensor is None and shape is None:
                 continue
-            # One scale may be an element of many.
-            alignment = dtype.itemsize if shape == (1,) else ALIGNMENT
             if (
                 tensor is None
                 or shape is None
@@ -254,9 +251,9 @@ class Matmul:
                 or tensor.dtype != dtype
                 or tensor.device != self.device
                 or not tensor.is_contiguous()
-                or tensor.data_ptr() % alignment
+                or tensor.data_ptr() % ALIGNMENT
             ):
-                raise self._unfit(name, tensor, shape, dtype, alignment)
+                raise self._unfit(name, tensor, shape, dtype)
 
     def _unfit(
         self,
@@ -264,14 +261,13 @@ class Matmul:
         tensor: torch.Tensor | None,
         shape: tuple[int, ...] | None,
         dtype: torch.dtype,
-        alignment: int,
     ) -> UsageError:
         got = expected = "none"
         if tensor is not None:
             got = f"{tuple(tensor.shape)}, strides {tensor.stride()}, {tensor.dtype}, {tensor.device}, "
             got += f"at {tensor.data_ptr():#x}"
         if shape is not None:
-            expected = f"{shape}, contiguous, {dtype}, {self.device}, at a multiple of {alignment} bytes"
+            expected = f"{shape}, contiguous, {dtype}, {self.device}, at a multiple of {ALIGNMENT} bytes"
         return UsageError(f"{name} does not fit {self.problem}", got=got, expected=expected, source="Matmul")
 
 

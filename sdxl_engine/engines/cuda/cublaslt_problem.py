@@ -24,24 +24,23 @@ if TYPE_CHECKING:
 WORKSPACE = 64 << 20
 """Bytes per device, shared by all products there: they run one after another, on one stream at a time."""
 ALIGNMENT = 16
-"""Of every matrix, bytes; cuBLASLt assumes 256 unless told."""
+"""Of every matrix, bias and scale, bytes; of a matrix cuBLASLt assumes 256 unless told."""
 
 DTYPES = {"fp16": (torch.float16, DataType.R_16F), "fp8": (torch.float8_e4m3fn, DataType.R_8F_E4M3)}
-Scaling = Literal["none", "tensor"]
 
 
 @dataclass(frozen=True)
 class GemmProblem:
-    """out = a_scale * w_scale * (A @ W.T) + bias + residual.
+    """out = a_scale * w_scale * (A @ W.T) + bias + residual; the scales, one fp32 number each, are for fp8.
 
-    A is (M, K) and W is (N, K), both of `dtype`, out is (M, N) fp16, all contiguous; the sum is fp32.
+    A is (M, K) and W is (N, K), both of `dtype`, out is (M, N) fp16, all contiguous; the sum is fp32. Kernels may round
+    it to fp16 before they add the residual, as two calls do.
 
     Args:
         m, n, k: The sizes; for fp8, N and K must be multiples of 16, for fp16 of 8.
         dtype: Of A and W: `fp16` or `fp8` (float8_e4m3fn).
         bias: Whether a bias (N,) fp16 is added.
         residual: Whether to add to what `out` holds.
-        scaling: `tensor` for fp8: one fp32 scale each for A and W. `none` for fp16.
         fast_accumulation: fp8 only: sums within a tile in the tensor core's 22 bits instead of promoting them to fp32.
     """
 
@@ -51,7 +50,6 @@ class GemmProblem:
     dtype: Literal["fp16", "fp8"] = "fp16"
     bias: bool = False
     residual: bool = False
-    scaling: Scaling = "none"
     fast_accumulation: bool = True
 
     def __post_init__(self) -> None:
@@ -59,8 +57,6 @@ class GemmProblem:
         least = ALIGNMENT // DTYPES[self.dtype][0].itemsize if self.dtype in DTYPES else 0
         if self.dtype not in DTYPES:
             wrong = f"dtype {self.dtype!r}", f"one of {', '.join(DTYPES)}"
-        elif (self.scaling == "none") != (self.dtype == "fp16"):
-            wrong = f"scaling {self.scaling!r} with {self.dtype}", "none with fp16, tensor with fp8"
         elif min(self.m, self.n, self.k) < 1 or self.n % max(least, 8) or self.k % least:
             wrong = f"M, N, K = {self.m}, {self.n}, {self.k}", f"N and K in multiples of {least}, M of at least 1"
         if wrong:
@@ -69,12 +65,13 @@ class GemmProblem:
     def __str__(self) -> str:
         extras = [name for name, on in (("bias", self.bias), ("residual", self.residual)) if on]
         if self.dtype == "fp8":
-            extras += [self.scaling, "fast" if self.fast_accumulation else "exact"]
+            extras += ["fast" if self.fast_accumulation else "exact"]
         return "-".join([f"m{self.m}-n{self.n}-k{self.k}-{self.dtype}", *extras])
 
-    def scale_shapes(self) -> tuple[int, int]:
-        """Elements of a_scale and w_scale; 0 where there is none."""
-        return {"none": (0, 0), "tensor": (1, 1)}[self.scaling]
+    @property
+    def scaled(self) -> bool:
+        """Whether it takes `a_scale` and `w_scale`."""
+        return self.dtype == "fp8"
 
 
 class Descriptors:
@@ -106,7 +103,7 @@ class Descriptors:
         if problem.bias:
             self._describe(Describes.EPILOGUE, ctypes.c_int32(Epilogue.BIAS))
             self._describe(Describes.BIAS_DATA_TYPE, ctypes.c_int32(DataType.R_16F))
-        if problem.dtype == "fp8":
+        if problem.scaled:
             self._describe(Describes.FAST_ACCUM, ctypes.c_int8(problem.fast_accumulation))
         self._prefer(Prefers.MAX_WORKSPACE_BYTES, ctypes.c_uint64(WORKSPACE))
         for matrix in "ABCD":
@@ -116,7 +113,7 @@ class Descriptors:
         """Set the device addresses that are part of the descriptor; 0 for none."""
         if self.problem.bias:
             self._describe(Describes.BIAS_POINTER, ctypes.c_void_p(bias))
-        if self.problem.scaling == "tensor":
+        if self.problem.scaled:
             self._describe(Describes.A_SCALE_POINTER, ctypes.c_void_p(w_scale))
             self._describe(Describes.B_SCALE_POINTER, ctypes.c_void_p(a_scale))
 
