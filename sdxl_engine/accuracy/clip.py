@@ -78,8 +78,10 @@ class ClipScore:
         import torch
 
         model, device = self.network.model, self.network.device
+        # Before the networks are locked: those of the other score run meanwhile.
+        pixels = self.pixels(images)
         with torch.inference_mode(), full_float32(device):
-            image_embeddings = _unit(model.encode_image(self.pixels(images).to(device)))
+            image_embeddings = _unit(model.encode_image(pixels.to(device)))
             cosines = (image_embeddings.double() * self._text_embeddings(captions).double()).sum(dim=-1)
             scores: NDArray[np.float64] = 100 * cosines.cpu().numpy()
         return scores
