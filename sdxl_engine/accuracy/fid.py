@@ -79,6 +79,17 @@ class Moments:
         self.n = n
 
 
+def convolution_layout(device: str) -> torch.memory_format:
+    """How the convolutions of a feature network take images and weights.
+
+    On a CPU they take half the time with the channels of a pixel side by side; on a GPU, in float32, planes are faster
+    (Inception, 32 images, one H200, torch 2.11: 17.1 ms against 21.4).
+    """
+    import torch
+
+    return torch.channels_last if torch.device(device).type == "cpu" else torch.contiguous_format
+
+
 def network_input(images: NDArray[np.uint8], image_size: int, device: str = "cpu") -> torch.Tensor:
     """Images as a feature network takes them.
 
@@ -97,10 +108,10 @@ def network_input(images: NDArray[np.uint8], image_size: int, device: str = "cpu
     import torch.nn.functional as F
 
     height, width = images.shape[1:3]
-    layout, size = torch.channels_last, (image_size, image_size)
+    size = (image_size, image_size)
     # A 1024x1024 image is 12 MB in float32: one at a time, in the same memory, channels last as it comes.
-    unit = torch.empty((1, 3, height, width), memory_format=layout, device=device)
-    resized = torch.empty((len(images), 3, *size), memory_format=layout, device=device)
+    unit = torch.empty((1, 3, height, width), memory_format=torch.channels_last, device=device)
+    resized = torch.empty((len(images), 3, *size), memory_format=convolution_layout(device), device=device)
     for image, row in zip(np.ascontiguousarray(images), resized, strict=True):
         torch.div(torch.from_numpy(image).to(device).permute(2, 0, 1), 255, out=unit[0])
         row.copy_(F.interpolate(unit, size=size, mode="bilinear", align_corners=False)[0])

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from sdxl_engine.accuracy.clip import image_transform
+from sdxl_engine.accuracy.fid import convolution_layout
 from sdxl_engine.accuracy.loading import load_statistics
 from sdxl_engine.accuracy.networks import (
     ClipNetwork,
@@ -176,8 +177,8 @@ def inception_network(network: Any, device: str = "cpu") -> FidNetwork:
     # What comes after the pooling classifies; FID compares what comes out of it.
     network.dropout, network.fc = torch.nn.Identity(), torch.nn.Identity()
     fold_batch_norms(network)
-    # On a CPU, convolutions take half the time with the channels of a pixel side by side.
-    network.to(usable_device(device), memory_format=torch.channels_last)
+    place = usable_device(device)
+    network.to(place, memory_format=convolution_layout(device))
     identity = {
         "fid_model": "pytorch-fid Inception, pool3",
         "fid_resize": f"{INCEPTION_SIDE} bilinear, no antialias, align_corners=False",
