@@ -40,6 +40,14 @@ def fp8_rounding():
         yield
 
 
+@pytest.fixture(autouse=True)
+def memory_for_others():
+    """What torch keeps of a test's memory goes back to the GPU, on which tests of other processes run."""
+    yield
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+
+
 @pytest.fixture(scope="session")
 def device():
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")

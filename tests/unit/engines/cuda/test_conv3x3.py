@@ -33,8 +33,6 @@ FULL = [
     (2, 31, 45, 336, 328),
 ]
 SHAPES = [*SMALL, *(pytest.param(shape, marks=needs_gpu) for shape in FULL)]
-# Half a unit in the last place of float16, and what the sums' order may add.
-TOLERANCE = 6e-4
 
 
 def small_tiles():
@@ -80,12 +78,27 @@ def convolved(x, weights):
 
 
 def relative(got, expected):
-    return float((got.double() - expected).norm() / expected.norm())
+    """Of the norm; image by image, as tensors or as what makes those of one image."""
+    off = whole = 0.0
+    for number, image in enumerate(got):
+        exact = expected(number) if callable(expected) else expected[number]
+        off += float((image.double() - exact).square().sum())
+        whole += float(exact.square().sum())
+    return (off / whole) ** 0.5
 
 
-def tolerance(dtype, products):
-    """Hopper's FP8 tensor cores keep 13 bits behind the point of a sum and cut off the rest, once in 32 products."""
-    return TOLERANCE + (products / 32 * 2.0**-14 if GPU and dtype == FP8 else 0.0)
+def tolerance(dtype, products, roundings=1):
+    """Of the norm: roundings to float16, and what the sum of the products loses.
+
+    Hopper's tensor cores add 16 float16 or 32 FP8 products at a time. Of the sum they keep 23 or 13 bits behind the
+    point and cut off the rest: in FP8, where this is most of the bound, half of a unit on average. The interpreter
+    adds one at a time and rounds.
+    """
+    if GPU:
+        lost = products / 32 * 2.0**-14 if dtype == FP8 else products / 16 * 2.0**-23
+    else:
+        lost = products * 2.0**-24
+    return roundings * 2.0**-11 + lost
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
@@ -108,7 +121,11 @@ def test_a_convolution_with_everything_in_its_epilogue(shape, dtype, pack, randn
         configuration=small_tiles(),
     )
     assert got is out
-    expected = convolved(exact, weights) + bias.double() + embedding.double()[:, None, None, :] + residual.double()
+
+    def expected(image):
+        one = slice(image, image + 1)
+        return (convolved(exact[one], weights) + bias + embedding[image] + residual[one].double())[0]
+
     assert relative(out, expected) < tolerance(dtype, weights.weight.shape[1])
 
 
@@ -120,7 +137,7 @@ def test_a_bare_convolution_and_one_that_adds_to_its_output(dtype, randn, device
     out = conv3x3(x, weights, x_scale=scale, configuration=small_tiles())
     assert relative(out, expected) < tolerance(dtype, weights.weight.shape[1])
     conv3x3(x, weights, x_scale=scale, residual=out, out=out, configuration=small_tiles())
-    assert relative(out, 2 * expected) < tolerance(dtype, weights.weight.shape[1])
+    assert relative(out, 2 * expected) < tolerance(dtype, weights.weight.shape[1], roundings=2)
 
 
 def test_an_images_result_does_not_depend_on_its_batch(randn, device):
