@@ -61,16 +61,6 @@ _DROPPED_FROM = ("down_blocks.2.", "mid_block.", "up_blocks.0.")
 """Where the transformers work at 32x32."""
 
 
-# Named, though None is its default: what was not named, diffusers takes for a default in every configuration made of
-# this one, also where `smaller_config` has given it a value.
-_MORE = {"unet": {"reverse_transformer_layers_per_block": None}}
-
-
-def part(name: str) -> Any:
-    """One network of the checkpoint, on torch's default device and in its default dtype."""
-    return new_part(name, CONFIGS[name] | _MORE.get(name, {}))
-
-
 def make_parts() -> dict[str, Any]:
     """The four networks of a checkpoint in fp16, on the CPU; drawn on the GPU, where it takes seconds."""
     parts = {}
@@ -80,7 +70,7 @@ def make_parts() -> dict[str, Any]:
         torch.set_default_dtype(torch.float16)
         try:
             with torch.device("cuda"):
-                made = part(name)
+                made = new_part(name, CONFIGS[name])
         finally:
             torch.set_default_dtype(default)
         parts[name] = made.eval().requires_grad_(requires_grad=False).to("cpu")
@@ -218,8 +208,8 @@ def work(unet: Any, dropped: Collection[Layer] = (), left_out: tuple[str, ...] =
 def _ends() -> tuple[int, int]:
     """Of the text encoders and of the decoder."""
     with torch.device("meta"):
-        texts = [TextEncoder(part(name)) for name in ("text_encoder", "text_encoder_2")]
-        decoder = Decoder(part("vae"))
+        texts = [TextEncoder(new_part(name, CONFIGS[name])) for name in ("text_encoder", "text_encoder_2")]
+        decoder = Decoder(new_part("vae", CONFIGS["vae"]))
         ids, latent = torch.zeros(2, SPEC.tokens, dtype=torch.int32), torch.zeros(1, 4, 128, 128)
     counts = []
     for modules, given in ((texts, ids), ([decoder], latent)):

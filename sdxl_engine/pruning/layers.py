@@ -82,7 +82,12 @@ def smaller_config(unet: Any, dropped: Collection[Layer]) -> dict[str, Any]:
     up = [of(f"up_blocks.{number}", block) for number, block in enumerate(unet.up_blocks)]
     middle = of("mid_block", unet.mid_block)
     changes = {"transformer_layers_per_block": [*down, middle], "reverse_transformer_layers_per_block": up}
-    return dict(unet.config) | changes
+    config = dict(unet.config) | changes
+    # Of a UNet that a constructor made: arguments that were not given. `from_config` takes their defaults, whatever
+    # the configuration says of them.
+    if "_use_default_values" in config:
+        config["_use_default_values"] = [name for name in config["_use_default_values"] if name not in changes]
+    return config
 
 
 def smaller_unet(unet: Any, dropped: Collection[Layer]) -> Any:

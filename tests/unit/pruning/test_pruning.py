@@ -3,6 +3,7 @@
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
+from small_sdxl import small_configs
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -68,6 +69,17 @@ def test_the_smaller_unet_is_the_full_one_with_the_layers_skipped(unet, states, 
         torch.testing.assert_close(output, wanted, rtol=0, atol=0)
     assert [each.shape for each in found] == [each.shape for each in whole]
     assert (found[3] - whole[3]).abs().max() > 0.01, "dropping layers changed nothing"
+
+
+def test_a_unet_that_a_constructor_made_loses_the_same_layers():
+    """Its configuration remembers which arguments were not given, and diffusers takes their defaults again."""
+    with torch.device("meta"):
+        made = new_part("unet", small_configs(transformer_layers_per_block=(1, 1, 2))["unet"])
+        assert "reverse_transformer_layers_per_block" in made.config["_use_default_values"]
+        small = smaller_unet(made, SOME)
+        again = smaller_unet(small, {Layer("up_blocks.0.attentions.1", 0)})
+    assert [len(each.transformer_blocks) for each in attentions(small).values()] == [0, 1, 2, 1, 1, 0, 2, 2, 1, 1, 0]
+    assert len(layers_of(again)) == len(layers_of(small)) - 1
 
 
 def test_the_cached_features_keep_the_shapes_of_the_interface(unet, states, rows, tiny_spec):
