@@ -141,7 +141,7 @@ def convolution(shape: tuple[int, ...], dtype: torch.dtype, *, zoom: int) -> Row
     one = inputs[:1].float() * (1.0 if scale is None else scale)
     row.error = relative(out[:1], exact_convolution(one, weights, bias, zoom))
     tune_conv3x3(inputs, weights, x_scale=scale, bias=bias, out=out)
-    row.configuration = next(reversed(CONFIGURATIONS.chosen.values()))
+    row.configuration = next(reversed(CONFIGURATIONS.chosen(inputs.device).values()))
     row.ms = timed([partial(conv3x3, one_of, weights, x_scale=scale, bias=bias, out=out) for one_of in copies(inputs)])
     taps = 9 if zoom == 1 else 4
     row.rate = 2e-9 * taps * channels * out_channels * images * height * width * zoom**2 / row.ms

@@ -39,7 +39,7 @@ class Computing:
 
     def __init__(self, device: torch.device, choices: Mapping[str, dict[str, Any]] | None = None) -> None:
         self._device, self._choices = torch.empty(0, device=device).device, dict(choices or {})
-        CONFIGURATIONS.chosen.update(self._choices.pop(_CONVOLUTIONS, {}))
+        CONFIGURATIONS.chosen(self._device).update(self._choices.pop(_CONVOLUTIONS, {}))
         self._plans: dict[GemmProblem, Matmul] = {}
         self._fused: dict[GegluProblem, GegluGemm] = {}
 
@@ -94,7 +94,7 @@ class Computing:
     def choices(self) -> dict[str, dict[str, Any]]:
         """The choices of all problems met, as JSON."""
         plans: list[Matmul | GegluGemm] = [*self._plans.values(), *self._fused.values()]
-        return {str(plan.problem): plan.choice for plan in plans} | {_CONVOLUTIONS: CONFIGURATIONS.chosen}
+        return {str(plan.problem): plan.choice for plan in plans} | {_CONVOLUTIONS: CONFIGURATIONS.chosen(self._device)}
 
     def close(self) -> None:
         """Free the plans."""

@@ -25,6 +25,12 @@ def multiprocessors(device: torch.device) -> int:
     return int(torch.cuda.get_device_properties(device).multi_processor_count)
 
 
+@cache
+def kind_of(device: torch.device) -> str:
+    """The kind of GPU, for which what was tuned holds."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "interpreter"
+
+
 def need_tensor(
     name: str,
     tensor: torch.Tensor,

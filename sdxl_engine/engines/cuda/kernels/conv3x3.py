@@ -172,7 +172,7 @@ def conv3x3(
     if out is None:
         out = torch.empty(shape, dtype=torch.float16, device=x.device)
     need_tensor("out", out, shape=shape, dtypes=(torch.float16,), like=x)
-    chosen = configuration or CONFIGURATIONS.get(_key(x, weights), candidates(x, weights)[0])
+    chosen = configuration or CONFIGURATIONS.chosen(x.device).get(_key(x, weights), candidates(x, weights)[0])
     if imprecise_steps is not None:
         smaller = {name: min(chosen[name], 128) for name in ("BLOCK_M", "BLOCK_N")}
         chosen = {**chosen, **smaller, "num_warps": 8, "per_multiprocessor": 1}
@@ -217,7 +217,7 @@ def conv3x3(
 
 
 def tune_conv3x3(x: torch.Tensor, weights: ConvWeights, **arguments: torch.Tensor | None) -> list[float]:
-    """Find the configuration to use for this shape and keep it.
+    """Find the configuration to use for this shape on this kind of GPU and keep it.
 
     Args:
         x: As in `conv3x3`, full size.
@@ -236,13 +236,13 @@ def tune_conv3x3(x: torch.Tensor, weights: ConvWeights, **arguments: torch.Tenso
         arguments["out"] = torch.empty(shape, dtype=torch.float16, device=x.device)
     launch = partial(conv3x3, x, weights, **arguments)  # type: ignore[arg-type]
     return CONFIGURATIONS.tune(
-        _key(x, weights), candidates(x, weights), lambda configuration: launch(configuration=configuration)
+        x.device, _key(x, weights), candidates(x, weights), lambda configuration: launch(configuration=configuration)
     )
 
 
 def is_tuned(x: torch.Tensor, weights: ConvWeights) -> bool:
     """Whether the fastest configuration for this shape is known."""
-    return _key(x, weights) in CONFIGURATIONS.chosen
+    return _key(x, weights) in CONFIGURATIONS.chosen(x.device)
 
 
 def rectangle(pixels: int, height: int, width: int) -> tuple[int, int]:

@@ -20,6 +20,7 @@ import triton
 import triton.language as tl
 from triton.tools.tensor_descriptor import TensorDescriptor
 
+from sdxl_engine.engines.cuda.kernels.checks import kind_of
 from sdxl_engine.engines.cuda.timing import fastest, refuse_capture
 from sdxl_engine.errors import UsageError
 
@@ -331,8 +332,7 @@ class GegluGemm:
         return True
 
     def _valid_for(self) -> dict[str, Any]:
-        gpu = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "interpreter"
-        return {"problem": str(self.problem), "triton": triton.__version__, "gpu": gpu}
+        return {"problem": str(self.problem), "triton": triton.__version__, "gpu": kind_of(self.device)}
 
     def _check(self, name: str, tensor: torch.Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> None:
         aligned = tensor.data_ptr() % 16 == 0

@@ -4,8 +4,11 @@ import itertools
 import math
 
 import pytest
+import torch
 
-from sdxl_engine.engines.cuda import timing
+from sdxl_engine.engines.cuda import computing, timing
+from sdxl_engine.engines.cuda.computing import Computing
+from sdxl_engine.engines.cuda.kernels import tuning
 from sdxl_engine.engines.cuda.kernels.tuning import Configurations
 from sdxl_engine.engines.cuda.timing import fastest
 
@@ -70,10 +73,23 @@ def test_those_that_do_not_run_are_passed_over(clock):
     assert "out of shared memory" in str(caught.value.__cause__)
 
 
-def test_a_kernels_configuration_is_kept_for_its_key_alone(clock):
+def test_a_kernels_configuration_is_kept_for_its_key_and_kind_of_gpu_alone(clock, monkeypatch):
+    monkeypatch.setattr(tuning, "kind_of", lambda device: ["H100", "H200", "H100"][device.index])
+    first, other, like_the_first = (torch.device("cuda", number) for number in range(3))
     kernel = Configurations()
-    times = kernel.tune("a", [{"size": 3}, {"size": 1}, {"size": 2}], lambda configuration: configuration["size"])
-    assert times == [3, 1, 2]
-    assert kernel.get("a", {"size": 9}) == {"size": 1}
-    assert kernel.get("b", {"size": 9}) == {"size": 9}
-    assert kernel.chosen == {"a": {"size": 1}}
+    candidates = [{"size": 3}, {"size": 1}, {"size": 2}]
+    assert kernel.tune(first, "a", candidates, lambda configuration: configuration["size"]) == [3, 1, 2]
+    assert kernel.chosen(first) == kernel.chosen(like_the_first) == {"a": {"size": 1}}
+    assert kernel.chosen(other) == {}
+    kernel.tune(other, "a", candidates, lambda configuration: 1 / configuration["size"])
+    assert kernel.chosen(other) == {"a": {"size": 3}}
+    assert kernel.chosen(first) == {"a": {"size": 1}}
+
+
+def test_an_engine_takes_and_keeps_the_choices_of_its_own_kind_of_gpu(monkeypatch):
+    monkeypatch.setattr(computing, "CONFIGURATIONS", Configurations())
+    monkeypatch.setattr(tuning, "kind_of", lambda device: device.type)
+    kept = {"conv3x3": {"some shape": {"size": 1}}}
+    engine = Computing(torch.device("cpu"), kept)
+    assert engine.choices == kept
+    assert Computing(torch.device("meta")).choices == {"conv3x3": {}}
