@@ -1,6 +1,7 @@
 """A source in several processes: every image once and in order, batches to whichever is free, and one clear error."""
 
 import dataclasses
+import gc
 import signal
 import sys
 import time
@@ -121,6 +122,8 @@ def test_what_goes_wrong_in_one_process_is_one_error_and_ends_all(fault, says):
 
 def test_errors_of_the_loading_are_raised_here_and_leave_nothing_behind():
     this = psutil.Process()
+    # What tests before have left in cycles would be closed meanwhile.
+    gc.collect()
     descriptors, children = this.num_fds(), this.children()
     with pytest.raises(AssetError, match="the bundle is corrupt"):
         DataParallel("loadgen_fakes:corrupt_bundle", [("cpu", {}), ("cpu", {})])
@@ -129,6 +132,7 @@ def test_errors_of_the_loading_are_raised_here_and_leave_nothing_behind():
     with pytest.raises(EngineError, match="the pipelines of a run's devices differ") as caught:
         parallel({}, {"batch_size": 3})
     assert caught.value.parts["got"] == "cpu: batch size 4, 43 images; cpu: batch size 3, 43 images"
+    gc.collect()
     assert (this.num_fds(), this.children()) == (descriptors, children)
 
 
