@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import os
 import select
 import signal
+import subprocess
 import sys
 import sysconfig
 import threading
 from pathlib import Path
+
+ENDS_WITHIN_S = 10.0
+"""How long a process gets to end by itself once its link is closed."""
 
 
 def child_environment() -> dict[str, str]:
@@ -56,6 +61,25 @@ def end_with_the_parent(fd: int) -> None:
     poller.register(fd, 0)  # a hang-up is always reported
     poller.poll()
     os._exit(0)
+
+
+def end(child: subprocess.Popen[bytes]) -> None:
+    """Wait for a process whose link is closed; kill it if it does not end by itself."""
+    try:
+        child.wait(ENDS_WITHIN_S)
+    except subprocess.TimeoutExpired:
+        child.kill()
+        child.wait()
+
+
+def why_it_ended(child: subprocess.Popen[bytes]) -> tuple[str, str]:
+    """How a process ended that does not answer any more, and what to do about it; both for an error."""
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        child.wait(ENDS_WITHIN_S)
+    status = child.poll()
+    if status == -signal.SIGKILL:
+        return how_it_ended(status), "if nobody killed it, the kernel did for lack of memory: see dmesg"
+    return "it closed its link" if status is None else how_it_ended(status), "see what it wrote last"
 
 
 def how_it_ended(status: int) -> str:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import mmap
 import os
-import signal
 import subprocess
 import sys
 from collections import deque
@@ -14,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from sdxl_engine.child_process import child_environment, how_it_ended
+from sdxl_engine.child_process import child_environment, end, why_it_ended
 from sdxl_engine.errors import EngineError, SdxlError
 
 if TYPE_CHECKING:
@@ -25,9 +23,6 @@ if TYPE_CHECKING:
 PER_PROCESS = 3
 """Batches that a process has at a time: one that its device draws, one that is started behind it, and one that lies
 ready for when the first is done, so that the device never waits for an answer's way there and back."""
-
-ENDS_WITHIN_S = 10.0
-"""How long a process gets to end by itself once its connection is closed."""
 
 WARM_UP, CLOSE = "warm up", "close"
 """Requests; every other one is a batch."""
@@ -129,11 +124,7 @@ class DrawingProcess:
     def end(self) -> None:
         """End the process, and give the memory back."""
         self.link.close()
-        try:
-            self._child.wait(ENDS_WITHIN_S)
-        except subprocess.TimeoutExpired:
-            self._child.kill()
-            self._child.wait()
+        end(self._child)
         if self._memory_fd >= 0:
             os.close(self._memory_fd)
             self._memory_fd, self._memory = -1, None
@@ -146,13 +137,7 @@ class DrawingProcess:
 
     def _ended(self, doing: str) -> EngineError:
         """The error for a process that does not answer any more."""
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._child.wait(ENDS_WITHIN_S)
-        status = self._child.poll()
-        how = "it closed its connection" if status is None else how_it_ended(status)
-        fix = "see what it wrote last"
-        if status == -signal.SIGKILL:
-            fix = "if nobody killed it, the kernel did for lack of memory: see dmesg; use fewer devices"
+        how, fix = why_it_ended(self._child)
         return EngineError(
             f"the process that draws on {self.device} ended while {doing}: {how}",
             got=how,

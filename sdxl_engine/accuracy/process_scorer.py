@@ -7,7 +7,6 @@ import math
 import mmap
 import os
 import pickle
-import signal
 import socket
 import subprocess
 import sys
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from sdxl_engine.child_process import child_environment, how_it_ended
+from sdxl_engine.child_process import child_environment, end, why_it_ended
 from sdxl_engine.errors import AccuracyError, SdxlError
 
 if TYPE_CHECKING:
@@ -24,9 +23,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from sdxl_engine.accuracy.networks import Metric, MetricNetworks
-
-ENDS_WITHIN_S = 10.0
-"""How long the child gets to end by itself once its socket is closed."""
 
 
 class ProcessScorer:
@@ -110,11 +106,7 @@ class ProcessScorer:
             self._link.shutdown(socket.SHUT_RDWR)
         self._answers.close()
         self._link.close()
-        try:
-            self._child.wait(ENDS_WITHIN_S)
-        except subprocess.TimeoutExpired:
-            self._child.kill()
-            self._child.wait()
+        end(self._child)
         if self._memory_fd >= 0:
             os.close(self._memory_fd)
             self._memory_fd, self._copies = -1, None
@@ -145,13 +137,7 @@ class ProcessScorer:
 
     def _ended(self, what: str) -> AccuracyError:
         """The error for a child that does not answer any more."""
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._child.wait(ENDS_WITHIN_S)
-        status = self._child.poll()
-        how = "it closed its socket" if status is None else how_it_ended(status)
-        fix = "see what it wrote last"
-        if status == -signal.SIGKILL:
-            fix = "if nobody killed it, the kernel did for lack of memory: see dmesg"
+        how, fix = why_it_ended(self._child)
         return AccuracyError(
             f"the scorer's process ended while {what}: {how}",
             got=how,
