@@ -15,10 +15,6 @@ if TYPE_CHECKING:
     from sdxl_engine.engines.registry import EngineEntry
     from sdxl_engine.settings import RunSettings
 
-SHAPES_QPS_ON_GPU = 1500.0
-"""Well above what engine `torch` does with `shapes` on one H200, 155 samples/s (torch 2.11, fp32, graphs, 2026-11-23);
-engine `cuda` has not been timed with it."""
-
 _CALIBRATED = ("int8", "fp8")
 
 
@@ -83,20 +79,16 @@ def run_devices(settings: RunSettings) -> tuple[str, ...]:
 
 
 def expected_qps(settings: RunSettings) -> float:
-    """Samples per second that LoadGen sizes its query with: the machine's configuration's, else a guess.
+    """Samples per second that a run is expected to reach at least: the machine's configuration's, else one.
 
-    The configuration's is of the whole machine; a run on some of its GPUs is sized with their share.
-
-    Too low a figure makes a run that is shorter than LoadGen's shortest, and INVALID. Of a full-size model without a
-    configured figure, the benchmark's 5000 samples are the least, which is long enough.
+    The configuration's is of the whole machine; a run on some of its GPUs is expected to reach their share. One that is
+    faster is sized by what it is measured to do, see `LoadgenSpec.expected_qps`.
     """
     system, config = system_of(settings), run_config(settings)
     if system is not None and config is not None:
         gpus = len(system.machine.gpus) or 1
         return (config.offline_expected_qps or 1.0) * min(1.0, len(run_devices(settings)) / gpus)
-    devices = run_devices(settings)
-    on_gpus = settings.pipeline is None and devices[0].startswith("cuda")
-    return SHAPES_QPS_ON_GPU * len(devices) if on_gpus else 1.0
+    return 1.0
 
 
 def open_engine(settings: RunSettings, checkpoint: Path) -> Engine:

@@ -29,17 +29,22 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-M_MMAP_THRESHOLD, LARGE = -3, 1 << 20
-"""An option of glibc's `mallopt`, and bytes."""
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
+"""Options of glibc's `mallopt`."""
 
 
 def main(arguments: list[str]) -> int:
     """Answer requests until the other end of the socket is closed."""
     link_fd, memory_fd = begin(arguments)
-    # Or else each thread that resizes keeps the memory of the largest images it had, and loading what it freed.
-    ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, LARGE)
+    # One heap for all threads: else each that resizes keeps what its largest images took. What is large and freed
+    # while loading goes back to the system; what each image takes stays: fresh pages are a third of a resize's time.
+    mallopt = ctypes.CDLL(None).mallopt
+    mallopt(M_ARENA_MAX, 1)
+    mallopt(M_MMAP_THRESHOLD, 1 << 20)
     with socket.socket(fileno=link_fd) as link, link.makefile("rb") as requests:
         scorer = _outcome(_loaded, requests)
+        mallopt(M_MMAP_THRESHOLD, 32 << 20)
+        mallopt(M_TRIM_THRESHOLD, 64 << 20)
         link.sendall(pickle.dumps(scorer.metric if isinstance(scorer, Scorer) else scorer))
         memory = Memory(memory_fd)
         while True:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, cast
 
 from sdxl_engine.errors import LoadgenError, UsageError
 from sdxl_engine.loadgen.heartbeat import LOADING, RUNNING, WARMING_UP, Reporter
+from sdxl_engine.loadgen.pace import measured_qps
 from sdxl_engine.loadgen.profile import PROFILES
 from sdxl_engine.loadgen.spec import LoadgenSpec
 
@@ -78,6 +79,8 @@ def _run(spec: LoadgenSpec, reporter: Reporter, die: Callable[[BaseException], N
     source.warm_up()
 
     accuracy = spec.mode == "AccuracyOnly"
+    if not accuracy:
+        settings.offline_expected_qps = max(spec.expected_qps, measured_qps(source, spec.sample_count))
     if accuracy:
         # Accuracy mode issues several queries, each of at most `performance_sample_count` samples.
         reporter.expect(spec.sample_count)

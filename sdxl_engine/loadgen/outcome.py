@@ -13,8 +13,8 @@ from sdxl_engine.results import LoadgenResult
 if TYPE_CHECKING:
     from sdxl_engine.loadgen.spec import LoadgenSpec
 
-AT_LEAST = frozenset({"samples_per_query"})
-"""Settings that LoadGen may raise: an Offline query also covers the least duration at the expected rate."""
+AT_LEAST = frozenset({"samples_per_query", "target_qps"})
+"""Settings that may be raised: a query also covers the least duration at the rate that the source is found to have."""
 
 
 def requested_settings(spec: LoadgenSpec) -> dict[str, Any]:
@@ -102,8 +102,8 @@ def _invalid_reason(log: DetailLog) -> tuple[str, ...]:
 
 
 def _in_effect(name: str, wanted: Any, got: Any) -> bool:
-    if name in AT_LEAST:
-        return isinstance(got, int) and got >= wanted
+    if name in AT_LEAST and isinstance(got, int | float) and got > wanted:
+        return True
     if isinstance(wanted, float):
         # LoadGen logs six significant digits.
         return isinstance(got, int | float) and math.isclose(wanted, got, rel_tol=1e-5)

@@ -16,9 +16,9 @@ class ImageSource(Protocol):
 
     The source owns the captions and everything made from them (tokens, latents); LoadGen deals in indices
     into the list of captions only. Every method is called from one thread at a time: `warm_up` and `close`
-    from the main thread, `generate` from the one worker thread. An exception from any of them ends the test.
-    A source that can draw one batch while LoadGen takes another is a `TwoPhaseSource`, one that draws several at a time
-    a `ParallelSource`.
+    from the main thread, `generate` from the one worker thread, and before a performance test, to find out how fast it
+    is, from the main thread. An exception from any of them ends the test. A source that can draw one batch while
+    LoadGen takes another is a `TwoPhaseSource`, one that draws several at a time a `ParallelSource`.
     """
 
     @property

@@ -37,8 +37,9 @@ class LoadgenSpec:
         min_duration_ms: Least duration of a performance test for LoadGen to call it VALID, milliseconds.
         min_query_count: Least samples of a performance test (in Offline LoadGen counts samples, not queries).
         expected_qps: Samples per second to size the one Offline query with: LoadGen issues
-            max(min_query_count, 1.1 x expected_qps x min_duration). Too low a value gives an INVALID run, too
-            high a value one that takes that much longer.
+            max(min_query_count, 1.1 x expected_qps x min_duration). Where the source draws faster than this once it
+            is warmed up, what was measured takes its place: too low a value would give an INVALID run. Too high a
+            value gives one that takes that much longer.
         profile: A name in `PROFILES`.
         sys_path: Folders put in front of the child's module search path, for a factory that is not installed.
             The child does not look for modules in the current folder unless it is named here.

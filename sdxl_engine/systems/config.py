@@ -113,9 +113,9 @@ class RunConfig:
     devices: int = key(whole(1, 1024), "how many of the GPUs a run uses", left_out="all of them; 1 without a GPU")
     offline_expected_qps: float | None = key(
         number(LARGEST_QPS),
-        "samples per second of the whole machine. LoadGen sizes its query with it: too low a figure makes a run that "
-        "is too short to be VALID, too high a one a run that takes longer. Below 7.57 it changes nothing, "
-        "since 5000 samples are the least",
+        "samples per second of the whole machine. LoadGen sizes its query with it, or with what the engine is "
+        "measured to draw where that is more: too high a figure makes a run that takes longer. Below 7.57 it changes "
+        "nothing, since 5000 samples are the least",
         default=None,
         left_out="LoadGen's expected qps stays 1",
         per_run=True,

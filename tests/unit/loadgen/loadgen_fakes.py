@@ -19,9 +19,22 @@ from sdxl_engine.loadgen import sut
 
 
 class Tiny:
-    """8 x 8 images; byte k of image i is (k + 7 i) mod 256. `fault` strikes in the batch with index 5."""
+    """8 x 8 images; byte k of image i is (k + 7 i) mod 256. `fault` strikes in the batch with index 5.
 
-    def __init__(self, *, count: int = 11, batch_size: int = 4, fault: str = "", delay_s: float = 0.0, pids: str = ""):
+    Each batch takes `delay_s`, or where `delayed` is given so many alone.
+    """
+
+    def __init__(
+        self,
+        *,
+        count: int = 11,
+        batch_size: int = 4,
+        fault: str = "",
+        delay_s: float = 0.0,
+        delayed: float = float("inf"),
+        pids: str = "",
+    ):
+        self.delayed = delayed
         self.batch_size, self.image_count = batch_size, count
         self.fault, self.delay_s, self.pids = fault, delay_s, pids
         self.closed = False
@@ -40,7 +53,8 @@ class Tiny:
     def generate(self, indices):
         assert indices.dtype == np.int64
         assert 1 <= len(indices) <= self.batch_size
-        time.sleep(self.delay_s)
+        time.sleep(self.delay_s if self.delayed > 0 else 0.0)
+        self.delayed -= 1
         images = (np.arange(192) + 7 * indices[:, None]).astype(np.uint8).reshape(-1, 8, 8, 3)
         return self.strike(images) if 5 in indices else images
 

@@ -48,7 +48,7 @@ def test_intact_log(doctored):
         ("max_duration_ms", "500", "setting max_duration_ms: asked for 0, in effect 500"),
         ("performance_sample_count", "5", "setting performance_sample_count: asked for 8, in effect 5"),
         ("accuracy_sample_count", "10", "setting accuracy_sample_count: asked for 11, in effect 10"),
-        ("target_qps", "399.9", "setting target_qps: asked for 400.0, in effect 399.9"),
+        ("target_qps", "599.9", "setting target_qps: asked for 600.0, in effect 599.9"),
         ("samples_per_query", "19", "setting samples_per_query: asked for 20, in effect 19"),
         (
             "test_mode",

@@ -50,18 +50,31 @@ def test_performance_run_is_valid_and_its_figure_is_the_logs(performance_run):
     assert result.errors == ()
     assert f'"key": "result_samples_per_second", "value": {result.samples_per_second:g},' in detail
     assert 10 < result.samples_per_second <= 400
-    assert result.samples == 132
+    assert result.samples == 198
     assert result.samples / result.duration_s == pytest.approx(result.samples_per_second, rel=1e-4)
-    assert (beats[-1].done, beats[-1].total) == (132, 132)
+    assert (beats[-1].done, beats[-1].total) == (198, 198)
 
 
 def test_invalid_performance_run_is_returned_as_invalid(make_spec):
-    spec = make_spec(mode="PerformanceOnly", min_duration_ms=60_000, min_query_count=20, expected_qps=0.1)
+    """Sized by its first batch, which takes a second: 1.1 x 1.25 x 4 samples a second for 5 seconds."""
+    source = {"delay_s": 1.0, "delayed": 1}
+    spec = make_spec(mode="PerformanceOnly", min_duration_ms=5_000, min_query_count=20, expected_qps=0.1, source=source)
     result = run_loadgen(spec)
     assert not result.valid
-    assert result.samples == 20
+    assert 20 <= result.samples <= 28
     assert len(result.errors) == 1
     assert "INVALID (not met: result_min_duration_met)" in result.errors[0]
+
+
+def test_a_source_that_is_faster_than_expected_gives_a_valid_run(make_spec):
+    """As expected, 20 samples would be all: 0.05 s."""
+    source = {"delay_s": 0.01}
+    spec = make_spec(mode="PerformanceOnly", min_duration_ms=300, min_query_count=20, expected_qps=0.1, source=source)
+    result = run_loadgen(spec)
+    assert result.valid
+    assert result.errors == ()
+    assert result.settings_requested["target_qps"] == 0.1
+    assert 100 < result.settings_effective["target_qps"] <= 500
 
 
 def test_heartbeats_go_through_the_phases(accuracy_run, performance_run):
