@@ -18,10 +18,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from sdxl_engine.assets.tokens import tokenise
 from sdxl_engine.cache_schedule import deep_steps
 from sdxl_engine.engines.base import EngineRequest
-from sdxl_engine.models.full_size import CONFIGS, SEED, new_part
+from sdxl_engine.models.full_size import CONFIGS, SEED, SPEC, new_part
 from sdxl_engine.models.load import Decoder, TextEncoder
 from sdxl_engine.models.prompts import STEPS
-from sdxl_engine.models.spec import ModelSpec
 from sdxl_engine.models.unet_split import DeepUnet, ShallowUnet, keep_shallow_part
 from sdxl_engine.pipeline import Pipeline
 from sdxl_engine.pruning import flops
@@ -37,20 +36,10 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from sdxl_engine.engines.base import Engine
+    from sdxl_engine.models.spec import ModelSpec
     from sdxl_engine.pruning.layers import Layer
 
 BATCH = 8
-SPEC = ModelSpec(
-    tokens=77,
-    text_widths=(768, 1280),
-    pooled_width=1280,
-    latent_channels=4,
-    latent_side=128,
-    image_side=1024,
-    unet_channels=(320, 640, 1280),
-    vae_scaling_factor=0.13025,
-    upcast_decoder=True,
-)
 FP16_DECODER = replace(SPEC, upcast_decoder=False)
 """Random weights stay in fp16's range; engine `cuda` needs no such leave."""
 CAPTIONS = tuple(grammar_prompts(128, SEED))

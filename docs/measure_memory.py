@@ -18,9 +18,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
-from sdxl_engine.models.full_size import CONFIGS, new_part
+from sdxl_engine.models.full_size import CONFIGS, SPEC, new_part
 from sdxl_engine.models.load import Decoder, TextEncoder
-from sdxl_engine.models.spec import ModelSpec
 from sdxl_engine.models.unet_split import DeepUnet, ShallowUnet
 from sdxl_engine.systems import estimate
 
@@ -31,17 +30,6 @@ if TYPE_CHECKING:
 
 MIB = estimate.MIB
 BATCHES = (1, 2, 8)
-SPEC = ModelSpec(
-    tokens=77,
-    text_widths=(768, 1280),
-    pooled_width=1280,
-    latent_channels=4,
-    latent_side=128,
-    image_side=1024,
-    unet_channels=(320, 640, 1280),
-    vae_scaling_factor=0.13025,
-    upcast_decoder=True,
-)
 
 
 def part(name: str) -> Any:

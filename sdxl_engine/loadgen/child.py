@@ -79,11 +79,11 @@ def _run(spec: LoadgenSpec, reporter: Reporter, die: Callable[[BaseException], N
     source.warm_up()
 
     accuracy = spec.mode == "AccuracyOnly"
-    if not accuracy:
-        settings.offline_expected_qps = max(spec.expected_qps, measured_qps(source, spec.sample_count))
     if accuracy:
         # Accuracy mode issues several queries, each of at most `performance_sample_count` samples.
         reporter.expect(spec.sample_count)
+    else:
+        settings.offline_expected_qps = max(spec.expected_qps, measured_qps(source, spec.sample_count))
     sut = BatchingSut(
         source,
         sink,

@@ -12,6 +12,7 @@ import shutil
 from typing import TYPE_CHECKING, Any
 
 from sdxl_engine.engines.cache import built_once, content_key
+from sdxl_engine.models.spec import ModelSpec
 from sdxl_engine.shapes.bundle import BUNDLE
 
 if TYPE_CHECKING:
@@ -73,6 +74,19 @@ CONFIGS: dict[str, dict[str, Any]] = {
     },
 }
 """Constructor arguments by part; what is not named is the libraries' default, as in the published files."""
+
+SPEC = ModelSpec(
+    tokens=77,
+    text_widths=(768, 1280),
+    pooled_width=1280,
+    latent_channels=4,
+    latent_side=128,
+    image_side=1024,
+    unet_channels=(320, 640, 1280),
+    vae_scaling_factor=0.13025,
+    upcast_decoder=True,
+)
+"""What `read_spec` reads from them."""
 
 
 def random_checkpoint(build_dir: Path, configs: Mapping[str, dict[str, Any]] = CONFIGS) -> Path:

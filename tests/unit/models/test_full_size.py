@@ -1,4 +1,5 @@
 import dataclasses
+import json
 
 import pytest
 import torch
@@ -6,7 +7,7 @@ from small_sdxl import small_configs
 
 from sdxl_engine.errors import UsageError
 from sdxl_engine.measure import check
-from sdxl_engine.models.full_size import CONFIGS, make_random_checkpoint, new_part, random_checkpoint
+from sdxl_engine.models.full_size import CONFIGS, SPEC, make_random_checkpoint, new_part, random_checkpoint
 from sdxl_engine.models.load import load_networks
 from sdxl_engine.models.source import resolve_model
 from sdxl_engine.models.spec import read_spec
@@ -26,6 +27,13 @@ def test_sizes_are_those_of_the_published_checkpoint(name):
     with torch.device("meta"):
         part = new_part(name, CONFIGS[name])
     assert sum(parameter.numel() for parameter in part.parameters()) == PARAMETERS[name]
+
+
+def test_the_spec_is_what_is_read_from_the_configurations(tmp_path):
+    for name, config in CONFIGS.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    assert read_spec(tmp_path) == SPEC
 
 
 @pytest.fixture(scope="module")
