@@ -22,11 +22,9 @@ A row is printed as soon as it is there; what fails is a row.
 from __future__ import annotations
 
 import argparse
-import gc
 import importlib.util
 import json
 import math
-import tempfile
 import time
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -40,16 +38,13 @@ import random_sdxl
 import torch
 from gpu_overlap import overlapped
 from gpu_state import Monitor, captured, ceilings
-from random_sdxl import BATCH, CAPTIONS, LATENT
+from random_sdxl import BATCH
 from simulated_fp8 import simulate
 
-from sdxl_engine.engines.cuda.calibration import exercise, measured_scales
 from sdxl_engine.engines.cuda.computing import Computing
-from sdxl_engine.engines.cuda.engine import CudaEngine
 from sdxl_engine.engines.cuda.timing import milliseconds
 from sdxl_engine.engines.torch_engine import TorchEngine
 from sdxl_engine.environment import environment
-from sdxl_engine.export.calibration_set import CalibrationSet
 from sdxl_engine.network_buffers import NetworkBuffers
 
 if TYPE_CHECKING:
@@ -146,7 +141,7 @@ class Bench:
             warm_up: Run first, untimed.
             draw: Draws so many batches.
         """
-        free()
+        random_sdxl.free()
         torch.cuda.reset_peak_memory_stats()
         warm_up()
         torch.cuda.synchronize()
@@ -159,12 +154,6 @@ class Bench:
         row.ceiling = row.tflops / self.ceilings[row.precision]
         row.peak_gib = torch.cuda.max_memory_allocated() / GIB
         row.clock_mhz, row.power_w, row.note = monitor.clock_mhz, monitor.power_w, monitor.note
-
-
-def free() -> None:
-    """Give back what nothing holds any more."""
-    gc.collect()
-    torch.cuda.empty_cache()
 
 
 def diffusers_rows(bench: Bench, name: str, prepare: Callable[[Any], None] | None = None) -> Iterator[Row]:
@@ -223,7 +212,7 @@ def recipe_rows(bench: Bench) -> Iterator[Row]:
 
 def cuda_rows(bench: Bench, precision: str) -> Iterator[Row]:
     """Our engine `cuda` with the full UNet."""
-    engine = cuda_engine(bench, precision, DEEPCACHE)
+    engine = random_sdxl.cuda_engine(bench.parts, bench.compute, precision, DEEPCACHE)
     work = random_sdxl.work(bench.parts["unet"])
     for model_opt in (DEEPCACHE, NOOPT):
         row = Row("ours, cuda", model_opt, precision)
@@ -236,7 +225,7 @@ def cuda_rows(bench: Bench, precision: str) -> Iterator[Row]:
 def pruned_rows(bench: Bench) -> Iterator[Row]:
     """Our engine `cuda` with a smaller deep UNet."""
     dropped = random_sdxl.layers_to_drop(bench.parts["unet"])
-    engine = cuda_engine(bench, "fp8", PRUNED, tuple(dropped))
+    engine = random_sdxl.cuda_engine(bench.parts, bench.compute, "fp8", PRUNED, dropped)
     work = random_sdxl.work(bench.parts["unet"], dropped)
     row = Row("ours, cuda", PRUNED, "fp8")
     own_rows(bench, row, engine, work)
@@ -245,30 +234,12 @@ def pruned_rows(bench: Bench) -> Iterator[Row]:
     yield row
 
 
-def cuda_engine(bench: Bench, precision: str, model_opt: str, dropped: tuple[Any, ...] = ()) -> CudaEngine:
-    """The engine, calibrated and tuned as a build does it; its buffers are given back."""
-    request = random_sdxl.request(precision, model_opt)
-    scales = None
-    if precision == "fp8":
-        with tempfile.TemporaryDirectory() as folder:
-            latent = Path(folder) / "latents.npy"
-            np.save(latent, LATENT)
-            drawn = CalibrationSet(CAPTIONS[:BATCH], latent)
-            networks = random_sdxl.networks(bench.parts, dropped=dropped)
-            scales = measured_scales(request, drawn, networks, bench.compute)
-            del networks
-        free()
-    engine = CudaEngine(request, random_sdxl.networks(bench.parts, dropped=dropped), bench.compute, scales)
-    exercise(engine, BATCH)
-    return engine
-
-
 def own_rows(bench: Bench, row: Row, engine: Engine, work: random_sdxl.Work) -> None:
     """Fill in a row of our pipeline."""
     pipeline = random_sdxl.pipeline(engine, row.model_opt)
     bench.time(row, work, pipeline.warm_up, lambda count: overlapped(pipeline, count))
     pipeline.forget_graphs()
-    free()
+    random_sdxl.free()
     row.ms = part_times(engine, pipeline)
 
 
@@ -378,7 +349,7 @@ def run(names: list[str], batches: int, seconds_limit: float) -> dict[str, Any]:
         for row in found:
             rows.append(row)
             print(line(row), flush=True)
-        free()
+        random_sdxl.free()
     print(f"\n{time.perf_counter() - began:.0f} s in all")
     return {"environment": about, "ceilings_tflops": bench.ceilings, "rows": [asdict(row) for row in rows]}
 

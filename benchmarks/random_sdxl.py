@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import copy
 import functools
+import gc
+import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +20,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from sdxl_engine.assets.tokens import tokenise
 from sdxl_engine.cache_schedule import deep_steps
 from sdxl_engine.engines.base import EngineRequest
+from sdxl_engine.engines.cuda.calibration import exercise, measured_scales
+from sdxl_engine.engines.cuda.engine import CudaEngine
+from sdxl_engine.export.calibration_set import CalibrationSet
 from sdxl_engine.models.full_size import CONFIGS, SEED, SPEC, new_part
 from sdxl_engine.models.load import Decoder, TextEncoder
 from sdxl_engine.models.prompts import STEPS
@@ -36,6 +41,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from sdxl_engine.engines.base import Engine
+    from sdxl_engine.engines.cuda.layers import Compute
     from sdxl_engine.models.spec import ModelSpec
     from sdxl_engine.pruning.layers import Layer
 
@@ -114,6 +120,38 @@ def request(precision: str, model_opt: str = "DeepCache", spec: ModelSpec = SPEC
         batch_size=BATCH,
         device="cuda",
     )
+
+
+def free() -> None:
+    """Give back what nothing holds any more."""
+    gc.collect()
+    torch.cuda.empty_cache()
+
+
+def cuda_engine(
+    parts: dict[str, Any], compute: Compute, precision: str, model_opt: str, dropped: Collection[Layer] = ()
+) -> CudaEngine:
+    """Engine `cuda`, calibrated and tuned as a build does it; its buffers are given back.
+
+    Args:
+        parts: Of `make_parts`.
+        compute: What tuning finds is kept there.
+        precision: `fp16` or `fp8`.
+        model_opt: The variant.
+        dropped: See `networks`.
+    """
+    asked = request(precision, model_opt)
+    scales = None
+    if precision == "fp8":
+        with tempfile.TemporaryDirectory() as folder:
+            latent = Path(folder) / "latents.npy"
+            np.save(latent, LATENT)
+            drawn = CalibrationSet(CAPTIONS[:BATCH], latent)
+            scales = measured_scales(asked, drawn, networks(parts, dropped=dropped), compute)
+        free()
+    engine = CudaEngine(asked, networks(parts, dropped=dropped), compute, scales)
+    exercise(engine, BATCH)
+    return engine
 
 
 class NotingPipeline(Pipeline):

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import gc
 import time
-from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -29,13 +28,15 @@ BATCH, CAPTIONS = 8, 128
 
 
 def full_size(precision: str) -> Pipeline:
-    """Engine `cuda` of DeepCache, as in `peers.py`."""
-    import peers
+    """Engine `cuda` with DeepCache, as in `peers.py`."""
     import random_sdxl
     import torch
 
-    bench = SimpleNamespace(parts=random_sdxl.make_parts(), compute=peers.Computing(torch.device("cuda")))
-    return random_sdxl.pipeline(peers.cuda_engine(bench, precision, peers.DEEPCACHE), peers.DEEPCACHE)
+    from sdxl_engine.engines.cuda.computing import Computing
+
+    parts, model_opt = random_sdxl.make_parts(), "DeepCache"
+    engine = random_sdxl.cuda_engine(parts, Computing(torch.device("cuda")), precision, model_opt)
+    return random_sdxl.pipeline(engine, model_opt)
 
 
 def embedded(engine: str, precision: str, device: str) -> Pipeline:
