@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from sdxl_engine.accuracy.causal_clip import CausalClip
+    from sdxl_engine.accuracy.lean_clip import LeanClip
     from sdxl_engine.assets.manifest import Asset
 
 CLIP_MODEL = "ViT-B-32-quickgelu"
@@ -97,7 +97,7 @@ def _load_inception(path: Path, device: str) -> FidNetwork:
     return inception_network(network, device)
 
 
-def clip_model(device: str = "cpu") -> CausalClip:
+def clip_model(device: str = "cpu") -> LeanClip:
     """ViT-B/32 without its weights, made where it is to run: 0.6 GB that a GPU's host need not hold.
 
     Args:
@@ -106,14 +106,14 @@ def clip_model(device: str = "cpu") -> CausalClip:
     import open_clip
     import torch
 
-    from sdxl_engine.accuracy.causal_clip import CausalClip
+    from sdxl_engine.accuracy.lean_clip import LeanClip
 
     place = usable_device(device)
     with torch.random.fork_rng(devices=[place] if place.type == "cuda" else []), place:
-        return CausalClip(**open_clip.get_model_config(CLIP_MODEL))
+        return LeanClip(**open_clip.get_model_config(CLIP_MODEL))
 
 
-def clip_network(model: CausalClip, device: str = "cpu") -> ClipNetwork:
+def clip_network(model: LeanClip, device: str = "cpu") -> ClipNetwork:
     """What the CLIP score is computed with.
 
     Args:
