@@ -154,7 +154,7 @@ def main() -> int:
     print(f"{about['processor']}, {about['cores']} cores, load {os.getloadavg()[0]:.2f}, torch {about['torch']}")
     peak = peak_memory(scorer)
     print(f"scorer on {options.device}: {peak:.2f} GB of host memory for a block of {BLOCK} (at most {AT_MOST_GB})")
-    images, captions = make_images(options.images or 32), make_captions(options.images or 32)
+    images, captions = make_images(options.images or BLOCK), make_captions(options.images or BLOCK)
     few = slice(options.reference_images)
     ours, theirs = score(scorer, images, captions), reference.score(images[few], captions[few])
     work = {

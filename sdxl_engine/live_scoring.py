@@ -12,6 +12,7 @@ from sdxl_engine.accuracy.baseline import baseline_clip
 from sdxl_engine.accuracy.collector import Collector
 from sdxl_engine.accuracy.kept_images import IMAGES, WORST, KeptImages
 from sdxl_engine.accuracy.placement import open_scorer
+from sdxl_engine.errors import UsageError
 from sdxl_engine.models.source import model_of
 from sdxl_engine.run_captions import own_share
 from sdxl_engine.run_header import run_facts, run_header
@@ -71,10 +72,17 @@ def live_scoring(settings: dict[str, Any], folder: str, *, batch_size: int) -> L
         batch_size: Of the image source: blocks are made of whole batches.
 
     Raises:
-        UsageError: the record is of another run.
+        UsageError: the record is of another run, or a shard's blocks would not be those of the whole run.
         SdxlError: see `open_scorer` and `read_record`.
     """
     run, log_dir = RunSettings.from_json(settings), Path(folder)
+    if run.shard is not None and BLOCK % batch_size:
+        raise UsageError(
+            "with this batch size a shard would score other images together than one run does",
+            got=f"batches of {batch_size} images, shard {run.shard}",
+            expected=f"a divisor of {BLOCK}: captions are shared out, and images scored, {BLOCK} at a time",
+            fix="take another batch size (a machine configuration's batch_size, --batch-size), or leave the shard out",
+        )
     model = model_of(run)
     block = -(-BLOCK // batch_size) * batch_size
     captions = own_share(run, model)

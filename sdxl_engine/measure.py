@@ -132,9 +132,10 @@ def measure(settings: RunSettings, mode: Mode, progress: Callable[[str], None] |
         log_sha256 = check_log(log_dir / ACCURACY_LOG, record, own)
         scores = scores_of(record, model, own)
         ranges, verdict = judged(settings, model, scores)
-        # Its format knows no score that is not a number; the verdict is the one to say that of it.
-        with contextlib.suppress(AccuracyError):
-            write_reports(log_dir, scores.clip, scores.fid, log_sha256)
+        # Their formats know neither a part of a run nor a score that is not a number; the verdict says both.
+        if settings.shard is None:
+            with contextlib.suppress(AccuracyError):
+                write_reports(log_dir, scores.clip, scores.fid, log_sha256)
         if verdict.passed is False:
             tell("comparing with the baseline")
             diagnosis = _diagnosis(settings, model, own, log_dir)

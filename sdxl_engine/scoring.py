@@ -11,7 +11,6 @@ from sdxl_engine.errors import AccuracyError, AssetError, LoadgenError, UsageErr
 from sdxl_engine.loadgen.accuracy_log import AccuracyLog
 from sdxl_engine.run_captions import own_share, whole_run
 from sdxl_engine.run_header import IMAGES, check_same_run, differences, run_facts, run_header
-from sdxl_engine.run_system import other_schedule
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -139,34 +138,30 @@ def merge(paths: Sequence[Path], settings: RunSettings, model: ModelSource, outp
 
     Args:
         paths: The shards' records, or folders with one in it.
-        settings: Which captions and deep steps the run was about.
+        settings: Which variant, deep steps and captions the run was about.
         model: What was scored.
         output: A folder for the record of the whole run.
 
     Raises:
-        UsageError: the records are of different runs or metrics, or of other captions or deep steps than the settings'.
+        UsageError: the records are of different runs or metrics, or of another variant or other deep steps, captions
+            or latent than the settings'.
         AccuracyError: an image is missing, foreign or doubled.
         AssetError: a record is missing or damaged.
     """
     from sdxl_engine.accuracy.tally import Tally
-    from sdxl_engine.assets.captions import captions_sha256
 
     records = [(path, read_record(path / RECORD if path.is_dir() else path)) for path in paths]
     first = records[0][1].header
     captions = whole_run(settings, model)
-    ours = {
-        "model": model.name,
-        "deep_steps": other_schedule(settings) or None,
-        "captions": len(captions),
-        "captions_sha256": captions_sha256(captions),
-    }
+    # What decides how the scores are judged; engine and precision do not, and the records say them.
+    ours = run_facts(settings, model, engine=IMAGES)
     found = [
-        f"{name}: {first['run'].get(name)}, now {value}"
-        for name, value in ours.items()
-        if first["run"].get(name) != value
+        f"{name}: {first['run'].get(name)}, now {ours[name]}"
+        for name in ("model", "model_opt", "deep_steps", "captions", "captions_sha256", "latent_sha256")
+        if first["run"].get(name) != ours[name]
     ]
     if found:
-        fix = "name the model, the deep steps, the captions and the count of samples that the run had"
+        fix = "name the model, the variant, the deep steps, the captions, their count and the latent that the run had"
         raise UsageError("the records are of another run than this", got="; ".join(found), source=paths[0], fix=fix)
     tally = Tally(caption.id for caption in captions)
     for path, record in records:
@@ -208,5 +203,5 @@ def _scores(tally: Tally, model: ModelSource, record: Record) -> Scores:
     from sdxl_engine.accuracy.variants import statistics_of
 
     identity = dict(record.header["metric"])
-    statistics = statistics_of(model, record.blocks[0].features.shape[1] if record.blocks else 0)
+    statistics = statistics_of(model, record.blocks[0].features.shape[1] if record.blocks else 0, identity)
     return tally.scores(statistics, identity["variant"], identity)

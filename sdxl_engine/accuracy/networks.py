@@ -79,13 +79,17 @@ class FidNetwork:
     identity: dict[str, str] = field(default_factory=dict)
     device: str = "cpu"
 
+    def pixels(self, images: NDArray[np.uint8]) -> torch.Tensor:
+        """What the module takes, (B, 3, S, S) float32 on `device`, of images (B, H, W, 3) uint8 RGB, 0 to 255."""
+        return network_input(images, self.image_size, self.device)
+
     @property
     def group(self) -> int:
         """See `GROUP`."""
         return GROUP[self.device.partition(":")[0]]
 
     def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Features (B, D) of a batch of images (B, H, W, 3) uint8 RGB, 0 to 255.
+        """Features (B, D) of images (B, H, W, 3) uint8 RGB, 0 to 255; B may be any number.
 
         Raises:
             AccuracyError: see `full_float32`.
@@ -94,7 +98,7 @@ class FidNetwork:
 
         with torch.inference_mode(), full_float32(self.device):
             parts = [
-                self.module(network_input(images[start : start + self.group], self.image_size, self.device)).cpu()
+                self.module(self.pixels(images[start : start + self.group])).cpu()
                 for start in range(0, len(images), self.group)
             ]
             array: NDArray[np.float32] = torch.cat(parts).reshape(len(images), self.dims).numpy()

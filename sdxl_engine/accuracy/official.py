@@ -22,6 +22,7 @@ from sdxl_engine.accuracy.networks import (
 from sdxl_engine.accuracy.official_files import FILES, checked, require_files
 from sdxl_engine.accuracy.precision import device_identity, usable_device
 from sdxl_engine.accuracy.ranges import OFFICIAL
+from sdxl_engine.files import sha256
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -68,6 +69,7 @@ def load_official_metrics(folder: Path, files: Mapping[str, Asset] = FILES, devi
         "clip_weights_sha256": digests["clip"],
         "fid_weights_sha256": digests["inception"],
         "statistics_git_blob_sha1": digests["statistics"],
+        "statistics_sha256": sha256(folder / files["statistics"].name),
     }
     identity |= device_identity(device) | clip.identity | features.identity
     return MetricNetworks(OFFICIAL.variant, clip, features, statistics, identity)

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sdxl_engine.accuracy.networks import ClipNetwork, FidNetwork, MetricNetworks, library_missing
-from sdxl_engine.accuracy.precision import full_float32
 from sdxl_engine.accuracy.variants import TORCHMETRICS
 
 if TYPE_CHECKING:
@@ -66,18 +65,15 @@ def as_torchmetrics(networks: MetricNetworks) -> MetricNetworks:
 class TorchmetricsFidNetwork(FidNetwork):
     """Features of images that are resized and scaled as `torchmetrics.image.fid.NoTrainInceptionV3` does it."""
 
-    def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Features (B, D) of a batch of images (B, H, W, 3) uint8 RGB, 0 to 255."""
+    def pixels(self, images: NDArray[np.uint8]) -> torch.Tensor:
+        """See `FidNetwork.pixels`."""
         import torch
         import torch.nn.functional as F
 
-        pixels = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float()
+        whole = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float()
         size = (self.image_size, self.image_size)
-        with torch.inference_mode(), full_float32(self.device):
-            small = F.interpolate(pixels, size=size, mode="bilinear", align_corners=False, antialias=True)
-            features = self.module(((small - 128) / 128).to(self.device)).reshape(len(images), self.dims)
-            array: NDArray[np.float32] = features.cpu().numpy()
-        return array
+        small = F.interpolate(whole, size=size, mode="bilinear", align_corners=False, antialias=True)
+        return ((small - 128) / 128).to(self.device)
 
 
 def input_scale(clip: ClipNetwork) -> tuple[int, list[float], list[float]]:

@@ -14,7 +14,7 @@ from sdxl_engine.accuracy.fid import Moments, Statistics, frechet_distance
 
 pytestmark = pytest.mark.usefixtures("photographs")
 
-COUNT, BATCH, DIMS = 256, 8, 2048
+COUNT, BATCH, DIMS = 256, 32, 2048
 SEED, OTHER_SEED = 1, 2
 PHOTOGRAPHS = [index for index in range(128) if 4 <= index % 16 < 11]
 

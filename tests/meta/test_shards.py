@@ -52,6 +52,8 @@ def test_a_shard_is_scored_but_not_judged(runs):
     assert verdict.passed is None
     assert "sdxl-engine score merge" in verdict.reason
     assert [runs[shard].scores.count for shard in ("1/3", "2/3", "3/3")] == [64, 64, 72]
+    # The formats of MLPerf's tools, which do not say that they are of a part.
+    assert [(runs[shard].loadgen.log_dir / "accuracy.txt").exists() for shard in (None, "1/3")] == [True, False]
 
 
 def test_the_saved_images_score_the_same(runs):

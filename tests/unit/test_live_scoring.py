@@ -29,6 +29,17 @@ def test_the_device_that_was_asked_for_is_the_one(tmp_path):
     assert caught.value.parts["got"] == "cuda:99"
 
 
+@pytest.mark.parametrize("batch_size", [12, 64])
+def test_a_shard_scores_the_images_together_that_one_run_does(tmp_path, batch_size):
+    """Blocks are whole batches, and shards are cut at multiples of 32."""
+    changed = dataclasses.replace(SETTINGS, samples=64, shard="1/2").to_json()
+    with pytest.raises(UsageError, match="score other images together") as caught:
+        live_scoring(changed, str(tmp_path), batch_size=batch_size)
+    assert caught.value.parts["got"] == f"batches of {batch_size} images, shard 1/2"
+    assert not list(tmp_path.iterdir())
+    live_scoring(changed, str(tmp_path), batch_size=16).finish()
+
+
 @pytest.mark.parametrize(
     ("device", "tf32", "advice"),
     [

@@ -1,5 +1,6 @@
 """Loading of the metric networks: what they are, and every way a folder can be wrong."""
 
+import dataclasses
 import json
 import shutil
 
@@ -40,6 +41,24 @@ def test_weights_are_float32_in_evaluation(networks):
     for module in (networks.clip.model, networks.features.module):
         assert not module.training
         assert all(p.dtype == torch.float32 and not p.requires_grad for p in module.parameters())
+
+
+@pytest.mark.parametrize("variant", ["shapes", "torchmetrics"])
+def test_features_are_computed_for_a_few_images_at_a_time(networks, images, variant):
+    """What the layers pass on for 8 images stays in a CPU's cache."""
+    from sdxl_engine.accuracy.torchmetrics_variant import as_torchmetrics
+
+    chosen = networks.features if variant == "shapes" else as_torchmetrics(networks).features
+    seen = []
+
+    def module(pixels):
+        seen.append(len(pixels))
+        return networks.features.module(pixels)
+
+    features = dataclasses.replace(chosen, module=module)(images)
+    assert seen == [8, 8, 4]
+    assert features.shape == (20, chosen.dims)
+    np.testing.assert_allclose(features[-1:], chosen(images[-1:]), rtol=0, atol=1e-5)
 
 
 def test_loading_leaves_the_callers_random_numbers_alone(metrics_folder):

@@ -72,6 +72,7 @@ def test_identity_names_files_activation_and_resizes(networks, published):
     content = (published.folder / "val2014.npz").read_bytes()
     blob = hashlib.sha1(b"blob " + str(len(content)).encode() + b"\0" + content).hexdigest()
     assert identity["statistics_git_blob_sha1"] == blob
+    assert identity["statistics_sha256"] == hashlib.sha256(content).hexdigest()
     assert identity["clip_activation"] == "QuickGELU"
     assert identity["clip_resize"] == "224 PIL bicubic antialias"
     assert identity["fid_resize"] == "299 bilinear, no antialias, align_corners=False"
