@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from sdxl_engine import measure, run_summary
 from sdxl_engine.accuracy.gate import choose
-from sdxl_engine.engines.registry import registered
+from sdxl_engine.engines.registry import AUTO, registered
 from sdxl_engine.environment import environment
 from sdxl_engine.errors import AssetError, UsageError
 from sdxl_engine.files import folder_written_whole, write_json
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable
 
+    from sdxl_engine.engines.registry import EngineEntry
     from sdxl_engine.results import Measurement
     from sdxl_engine.settings import RunSettings
 
@@ -129,17 +130,25 @@ def score(settings: RunSettings, arguments: argparse.Namespace) -> Outcome:
 
 
 def doctor(settings: RunSettings, _arguments: argparse.Namespace) -> Outcome:
-    """Say what would run, and what each engine lacks."""
+    """Say what would run, and what keeps each engine from running here."""
     report = {
         "would run": measure.describe(settings),
-        "engines": {
-            name: f"needs {', '.join(entry.missing)}: {entry.install}" if entry.missing else "ready"
-            for name, entry in ((name, load()) for name, load in registered().items())
-        },
+        "engines": {name: _readiness(load()) for name, load in registered().items()},
         "environment": environment(),
     }
     measure.check(settings)
     return Outcome(result=report)
+
+
+def _readiness(entry: EngineEntry) -> str:
+    """One line: `ready`, or why the engine does not run here."""
+    if entry.missing:
+        return f"needs {', '.join(entry.missing)}: {entry.install}"
+    try:
+        entry.device(AUTO, source="this machine")
+    except UsageError as error:
+        return "; ".join([error.what, *(f"{name}: {text}" for name, text in error.parts.items())])
+    return "ready"
 
 
 COMMANDS: dict[str, Callable[[RunSettings, argparse.Namespace], Outcome]] = {

@@ -8,6 +8,7 @@ import pytest
 
 import sdxl_engine
 from sdxl_engine.cli import main
+from sdxl_engine.engines.registry import EngineEntry
 
 
 @pytest.mark.parametrize(
@@ -97,3 +98,30 @@ def test_doctor_says_what_would_run(capsys):
     shown = capsys.readouterr().out
     assert '"model": "shapes"' in shown
     assert '"onnxruntime": "ready"' in shown
+
+
+@pytest.mark.parametrize(
+    ("gpus", "reason"),
+    [
+        (0, "the engine 'cuda' needs a GPU that is not here; got: 0 GPUs that torch can use; expected: one"),
+        (1, "the engine 'cuda' does not run on this GPU; got: A100, compute capability 8.0; expected: compute capabil"),
+    ],
+)
+def test_doctor_says_why_an_engine_that_is_installed_cannot_run_here(monkeypatch, tmp_path, gpus, reason):
+    monkeypatch.setattr(EngineEntry, "missing", ())
+    monkeypatch.setattr("torch.cuda.device_count", lambda: gpus)
+    monkeypatch.setattr("torch.cuda.get_device_capability", lambda _: (8, 0))
+    monkeypatch.setattr("torch.cuda.get_device_name", lambda _: "A100")
+    assert main(["doctor", "--engine", "onnxruntime", "--json", str(tmp_path / "d.json")]) == 0
+    engines = json.loads((tmp_path / "d.json").read_text())["engines"]
+    assert engines["cuda"].startswith(reason)
+    assert "\n" not in engines["cuda"]
+    assert (engines["onnxruntime"], engines["torch"]) == ("ready", "ready")
+
+
+def test_doctor_lists_an_engine_ready_on_a_gpu_that_it_runs_on(monkeypatch, tmp_path):
+    monkeypatch.setattr(EngineEntry, "missing", ())
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    monkeypatch.setattr("torch.cuda.get_device_capability", lambda _: (9, 0))
+    assert main(["doctor", "--engine", "onnxruntime", "--json", str(tmp_path / "d.json")]) == 0
+    assert json.loads((tmp_path / "d.json").read_text())["engines"]["cuda"] == "ready"

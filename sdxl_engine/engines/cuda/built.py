@@ -1,8 +1,8 @@
 """The files of engine `cuda`: what was measured when it was built, under the engine cache's content address.
 
 `choices.json` holds the algorithms and configurations that were fastest for the batch size, `scales.json` (fp8) what
-the inputs of layers are divided by. Both hold for one kind of GPU and one set of library versions; weights are read
-from the checkpoint.
+the inputs of layers are divided by. Both hold for one kind of GPU, one set of library versions and one state of the
+kernels; weights are read from the checkpoint.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from sdxl_engine import __version__
 from sdxl_engine.engines.cache import built_once
-from sdxl_engine.engines.cuda import calibration, precision
+from sdxl_engine.engines.cuda import calibration, kernels, precision
 from sdxl_engine.engines.cuda.calibration import exercise, measured_scales
 from sdxl_engine.engines.cuda.computing import Computing
 from sdxl_engine.engines.cuda.engine import CudaEngine
@@ -84,6 +85,12 @@ def _ingredients(request: EngineRequest, drawn: CalibrationSet | None) -> dict[s
         "configs": {part: sha256(request.checkpoint / part / "config.json") for part in PARTS},
         "gpu": torch.cuda.get_device_name(request.device),
         "libraries": {name: importlib.metadata.version(name) for name in _VERSIONS},
+        "version": __version__,
+        "kernels": {
+            name: sha256(path)
+            for name, path in tree_files(Path(inspect.getfile(kernels)).parent)
+            if path.suffix == ".py"
+        },
     }
     if drawn is not None:
         parts = dict.fromkeys([*PARTS, deep_unet(request.model_opt)])

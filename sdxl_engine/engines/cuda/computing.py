@@ -8,7 +8,7 @@ import torch
 
 from sdxl_engine.engines.cuda.cublaslt import Matmul
 from sdxl_engine.engines.cuda.cublaslt_problem import GemmProblem
-from sdxl_engine.engines.cuda.kernels.conv3x3 import CONFIGURATIONS, conv3x3, is_tuned, tune_conv3x3
+from sdxl_engine.engines.cuda.kernels.conv3x3 import CONFIGURATIONS, conv3x3, is_tuned, tune_conv3x3, valid_choices
 from sdxl_engine.engines.cuda.kernels.geglu_gemm import GegluGemm, GegluProblem
 
 if TYPE_CHECKING:
@@ -35,11 +35,14 @@ class Computing:
     Args:
         device: A GPU.
         choices: Of an earlier `choices`: algorithms that need no tuning.
+
+    Raises:
+        EngineError: A convolution's configuration among the choices is none of the kernel's.
     """
 
     def __init__(self, device: torch.device, choices: Mapping[str, dict[str, Any]] | None = None) -> None:
         self._device, self._choices = torch.empty(0, device=device).device, dict(choices or {})
-        CONFIGURATIONS.chosen(self._device).update(self._choices.pop(_CONVOLUTIONS, {}))
+        CONFIGURATIONS.chosen(self._device).update(valid_choices(self._choices.pop(_CONVOLUTIONS, {})))
         self._plans: dict[GemmProblem, Matmul] = {}
         self._fused: dict[GegluProblem, GegluGemm] = {}
 

@@ -31,6 +31,7 @@ more exact and slower, and needs a tile of at most 128x128 not to run out of reg
 
 from __future__ import annotations
 
+import re
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -42,11 +43,17 @@ from triton.tools.tensor_descriptor import TensorDescriptor
 from sdxl_engine.engines.cuda.kernels.checks import INT32_MAX, multiprocessors, need_scalar, need_tensor
 from sdxl_engine.engines.cuda.kernels.fp8 import E4M3
 from sdxl_engine.engines.cuda.kernels.tuning import Configuration, Configurations
+from sdxl_engine.errors import EngineError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from sdxl_engine.engines.cuda.kernels.conv_weights import ConvWeights
 
 CONFIGURATIONS = Configurations()
+_DTYPES = {"fp8": E4M3, "fp16": torch.float16}
+_KEY = re.compile(r"(fp8|fp16) \d+x\d+x\d+x(\d+) (\d+) [14]")
+"""Of a shape, as `_key` writes it: type, input channels, output channels."""
 
 
 @triton.jit
@@ -260,15 +267,41 @@ def rectangle(pixels: int, height: int, width: int) -> tuple[int, int]:
 
 def candidates(x: torch.Tensor, weights: ConvWeights) -> list[Configuration]:
     """The short list for this shape, of what was fastest for one of SDXL's; the first is used untuned."""
-    per_line = 128 // x.dtype.itemsize
+    return _candidates(x.dtype, weights.in_channels, weights.out_channels)
+
+
+def valid_choices(choices: Mapping[str, Configuration]) -> dict[str, Configuration]:
+    """What was tuned earlier, `CONFIGURATIONS.chosen`, as it was read from a file.
+
+    Raises:
+        EngineError: A shape, or a configuration, that is not this kernel's.
+    """
+    valid = {}
+    for key, configuration in choices.items():
+        shape = _KEY.fullmatch(key)
+        known = _candidates(_DTYPES[shape[1]], int(shape[2]), int(shape[3])) if shape else []
+        if configuration not in known:
+            raise EngineError(
+                f"the configuration chosen for the convolution {key!r} is none of its kernel's",
+                got=str(configuration),
+                expected=" or ".join(map(str, known)) or "a shape such as 'fp8 16x32x32x1280 1280 1'",
+                source="the tuning choices of a built engine cuda",
+                fix="remove that engine from the engine cache, then: sdxl-engine generate-engines --engine cuda",
+            )
+        valid[key] = known[known.index(configuration)]
+    return valid
+
+
+def _candidates(dtype: torch.dtype, in_channels: int, out_channels: int) -> list[Configuration]:
+    per_line = 128 // dtype.itemsize
     sizes = [(256, 128, per_line, 8, 4, 1)]
-    if x.dtype == E4M3:
+    if dtype == E4M3:
         sizes.append((128, 128, per_line, 4, 3, 2))
-    elif weights.out_channels % 256 == 0:
+    elif out_channels % 256 == 0:
         sizes.append((128, 256, per_line, 8, 4, 1))
-    if weights.out_channels % 128 and x.dtype != E4M3:
+    if out_channels % 128 and dtype != E4M3:
         sizes.append((256, 64, per_line, 8, 4, 1))
-    if weights.in_channels % per_line:
+    if in_channels % per_line:
         sizes.append((256, 128, per_line // 2, 8, 4, 1))
     return [_configuration(*size) for size in sizes]
 

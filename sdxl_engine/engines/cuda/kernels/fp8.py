@@ -38,7 +38,9 @@ def quantise(x: Tensor, scale: Tensor) -> Tensor:
         scale: (1,) fp32.
 
     Returns:
-        Like `x`, fp8 (E4M3). Floor: 3 bytes per element.
+        Like `x`, fp8 (E4M3). Floor: 3 bytes per element. On an NVIDIA H200 (torch 2.11.0, Triton 3.6,
+        `python benchmarks/kernels.py`, 2026-11-28) 65536x640 take 31.7 us: 3.97 TB/s, 83 % of the 4.8 that its memory
+        has on the data sheet.
 
     Raises:
         ValueError: Another type or layout.

@@ -8,7 +8,13 @@ image alone, so results are deterministic and the same in any batch. Groups may 
 concatenation.
 
 Floor, by memory traffic: 2 bytes per element read twice and written once, and 4 more per element and pass for a
-residual and the sum that is kept.
+residual and the sum that is kept. On an NVIDIA H200 (torch 2.11.0, Triton 3.6, `python benchmarks/kernels.py`,
+2026-11-28) with SiLU, of one tensor with nothing pending: the time, the floor's bytes over it in TB/s, and the share of
+the 4.8 TB/s that the memory has on the data sheet, where B, H, W, C are
+
+            16, 32, 32, 1280           16, 128, 128, 320          8, 1024, 1024, 128
+    fp16    0.0714 ms, 1.76 (37 %)     0.1673 ms, 3.01 (63 %)     1.9767 ms, 3.26 (68 %)
+    fp8                                0.1536 ms, 2.73 (57 %)     1.8011 ms, 2.98 (62 %)
 """
 
 from __future__ import annotations

@@ -68,7 +68,9 @@ def add_up(pending: Pending | Tensor) -> Tensor:
     """Add a pending sum up, in the memory of its value; a tensor is left as it is.
 
     Returns:
-        Like `pending.value`. Floor: 4 bytes per element, 6 with a residual.
+        Like `pending.value`. Floor: 4 bytes per element, 6 with a residual. On an NVIDIA H200 (torch 2.11.0, Triton
+        3.6, `python benchmarks/kernels.py`, 2026-11-28), with a shift and a residual, 16x128x128x320 take 0.1288 ms and
+        8x512x512x256 0.7460 ms: 3.91 and 4.32 TB/s, 81 and 90 % of the 4.8 that its memory has on the data sheet.
 
     Raises:
         ValueError: Another shape, type or layout.

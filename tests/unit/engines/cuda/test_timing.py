@@ -2,15 +2,17 @@
 
 import itertools
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from sdxl_engine.engines.cuda import computing, timing
 from sdxl_engine.engines.cuda.computing import Computing
-from sdxl_engine.engines.cuda.kernels import tuning
+from sdxl_engine.engines.cuda.kernels import conv3x3, tuning
 from sdxl_engine.engines.cuda.kernels.tuning import Configurations
 from sdxl_engine.engines.cuda.timing import fastest
+from sdxl_engine.errors import EngineError
 
 
 @pytest.fixture
@@ -86,10 +88,48 @@ def test_a_kernels_configuration_is_kept_for_its_key_and_kind_of_gpu_alone(clock
     assert kernel.chosen(first) == {"a": {"size": 1}}
 
 
-def test_an_engine_takes_and_keeps_the_choices_of_its_own_kind_of_gpu(monkeypatch):
+@pytest.fixture
+def conv_choices(monkeypatch):
+    """What `choices.json` holds of convolutions, of kernels for which nothing is known yet."""
     monkeypatch.setattr(computing, "CONFIGURATIONS", Configurations())
     monkeypatch.setattr(tuning, "kind_of", lambda device: device.type)
-    kept = {"conv3x3": {"some shape": {"size": 1}}}
+    found = {}
+    for dtype, sizes, phases in (("fp8", (16, 32, 40, 640, 1280), 1), ("fp16", (2, 64, 64, 320, 320), 4)):
+        *shape, out_channels = sizes
+        x = torch.empty(shape, dtype={"fp8": torch.float8_e4m3fn, "fp16": torch.float16}[dtype], device="meta")
+        weights = SimpleNamespace(in_channels=shape[3], out_channels=out_channels, phases=phases)
+        found[conv3x3._key(x, weights)] = conv3x3.candidates(x, weights)[-1]
+    assert len(found) == 2
+    return found
+
+
+def test_an_engine_takes_and_keeps_the_choices_of_its_own_kind_of_gpu(conv_choices):
+    kept = {"conv3x3": conv_choices}
     engine = Computing(torch.device("cpu"), kept)
     assert engine.choices == kept
     assert Computing(torch.device("meta")).choices == {"conv3x3": {}}
+
+
+SPOILT = {
+    "a block size of no candidate": lambda key, configuration: (key, {**configuration, "BLOCK_M": 96}),
+    "a name too many": lambda key, configuration: (key, {**configuration, "num_ctas": 2}),
+    "names that are missing": lambda key, configuration: (key, {"BLOCK_M": 256}),
+    "no configuration": lambda key, _: (key, None),
+    "another type's": lambda key, configuration: (key.replace("fp8", "fp16"), configuration),
+    "an unknown type": lambda key, configuration: (key.replace("fp8", "int8"), configuration),
+    "a number too many": lambda key, configuration: (f"{key} 1", configuration),
+    "no shape": lambda _, configuration: ("", configuration),
+}
+
+
+@pytest.mark.parametrize("spoil", SPOILT.values(), ids=SPOILT)
+def test_a_convolutions_configuration_that_its_kernel_does_not_have_is_refused(conv_choices, spoil):
+    key, configuration = spoil(*next(iter(conv_choices.items())))
+    with pytest.raises(EngineError) as caught:
+        Computing(torch.device("cpu"), {"conv3x3": conv_choices | {key: configuration}})
+    shown = str(caught.value)
+    assert repr(key) in shown
+    assert str(configuration) in caught.value.parts["got"]
+    assert "expected:" in shown
+    assert "sdxl-engine generate-engines --engine cuda" in caught.value.parts["fix"]
+    assert Computing(torch.device("cpu")).choices == {"conv3x3": {}}, "what was refused is taken all the same"
