@@ -73,6 +73,11 @@ class Drawing:
         self._pipeline.warm_up()
         warm = time.perf_counter() - opened
         print(f"engine {engine} {precision}: {opened - began:.1f} s to make, {warm:.1f} s to warm up", flush=True)
+        images = self._pipeline.generate(np.arange(BATCH))
+        spread = images.std(axis=(1, 2, 3))
+        print(f"its images: values {images.min()} to {images.max()}, each spread by {spread.min():.1f} at least")
+        if not spread.min() > 1:
+            raise SystemExit("what is drawn is not to be timed: an image is of one colour")  # NaN computes faster
 
     @classmethod
     def images(cls, batches: int, rounds: int) -> int:
