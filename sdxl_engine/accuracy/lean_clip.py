@@ -43,7 +43,15 @@ class LeanClip(open_clip.CLIP):  # type: ignore[misc]  # open_clip has no types
             raise ValueError("a tower has other blocks than self-attention and an MLP, without scales")
 
     def encode_image(self, image: torch.Tensor, normalize: bool = False) -> torch.Tensor:
-        """Embeddings (B, E) float32 of pixels (B, 3, S, S) float32, of length 1 if `normalize`."""
+        """Embeddings of images.
+
+        Args:
+            image: (B, 3, S, S) float32, normalised as `image_transform` does it.
+            normalize: Scale them to length 1.
+
+        Returns:
+            (B, E) float32.
+        """
         tower = self.visual
         patches = tower.conv1(image).flatten(2).transpose(1, 2)
         first = tower.class_embedding.expand(len(image), 1, -1)
@@ -56,7 +64,15 @@ class LeanClip(open_clip.CLIP):  # type: ignore[misc]  # open_clip has no types
         return F.normalize(embeddings, dim=-1) if normalize else embeddings
 
     def encode_text(self, text: torch.Tensor, normalize: bool = False) -> torch.Tensor:
-        """Embeddings (B, E) float32 of captions (B, L) int64, of length 1 if `normalize`."""
+        """Embeddings of captions.
+
+        Args:
+            text: (B, L) int64 ids; the end of the text has the highest, and what follows it does not count.
+            normalize: Scale them to length 1.
+
+        Returns:
+            (B, E) float32.
+        """
         groups = (text[start : start + TOGETHER] for start in range(0, len(text), TOGETHER))
         embeddings = torch.cat([self._encode_together(captions) for captions in groups])
         return F.normalize(embeddings, dim=-1) if normalize else embeddings

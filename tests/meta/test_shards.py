@@ -115,7 +115,8 @@ def test_the_command_merges_and_judges(runs, tmp_path, capsys):
     copies = [
         shutil.copytree(folder, tmp_path / folder.parents[3].name) for folder in folders(runs, "1/3", "2/3", "3/3")
     ]
-    arguments = ["score", "--model", "shapes", "--samples", str(SAMPLES), "merge", *map(str, copies)]
+    shared = ["score", "--model", "shapes", "--samples", str(SAMPLES)]
+    arguments = [*shared, "--model-opt", "NoOpt", "merge", *map(str, copies)]
     assert main(arguments) == 0
     printed = capsys.readouterr().out
     assert f"CLIP_SCORE: {runs[None].scores.clip:.3f}" in printed
